@@ -1,0 +1,1 @@
+"""What landmarks are: schemes, geometry, batch keys, plug-in lookup. NumPy only, no JAX."""
