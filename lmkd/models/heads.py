@@ -1,0 +1,133 @@
+"""Heads: from the backbone's branch maps to heatmaps.
+
+    head = V2(num_points=98)
+    heatmaps, features = head.apply(variables, maps, train=False)
+
+All take the maps from the highest resolution to the lowest and return heatmaps float32 [b, h, w, K] at the highest, and the
+map just before the last 1x1 convolution (the tap "features").
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from lmkd.core.errors import UserError
+from lmkd.models import layers
+from lmkd.models.layers import Conv, ConvNorm
+
+FINAL_STDDEV = 0.001
+"""Of the last convolution's first weights, as in the published code: the first heatmaps are close to zero."""
+
+
+class V1(nn.Module):
+    """The highest-resolution branch alone and a 1x1 convolution (Sun et al. 2019, arXiv 1902.09212).
+
+    Pair it with `HRNet(all_outputs=False)`, which leaves out the parameters that only the other branches need.
+    """
+
+    num_points: int
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(
+        self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
+    ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
+        return _final(self, maps[0]), maps[0]
+
+
+class V2(nn.Module):
+    """All branches brought to the highest resolution and concatenated, 1x1 + batch norm + ReLU, 1x1.
+
+    Wang et al. 2020, arXiv 1908.07919, section 3.3 (HRNetV2), as the facial-landmark code has it: both convolutions
+    have a bias.
+
+    Attributes:
+      num_points: K.
+      width: channels between the two convolutions; None keeps the concatenation's (15 W).
+    """
+
+    num_points: int
+    width: int | None = None
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(
+        self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
+    ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
+        x = _concatenated(maps)
+        mix = ConvNorm(
+            self.width or x.shape[-1], size=1, use_bias=True, dtype=self.dtype, norm=self.norm, name="mix"
+        )
+        features = mix(x, train)
+        return _final(self, features), features
+
+
+class V2p(nn.Module):
+    """The pyramid neck of HRNetV2p, its levels brought back to 1/4 and summed into a heatmap head.
+
+    Wang et al. 2020, arXiv 1908.07919, section 3.3 (HRNetV2p) with the layers of mmdetection's HRFPN: concatenation ->
+    1x1 to `neck_channels` -> average-pooled to strides 1, 2, 4, ... -> a 3x3 convolution a level. Ours: the neck was made
+    for detection, so there is no published way from its levels to heatmaps; here they are enlarged, summed, and pass
+    batch norm and ReLU (as in V2) before the last 1x1.
+
+    Attributes:
+      num_points: K.
+      neck_channels: channels of every level.
+      levels: their number (HRFPN has 5). The highest resolution's side must be a multiple of 2 ** (levels - 1).
+    """
+
+    num_points: int
+    neck_channels: int = 256
+    levels: int = 4
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(
+        self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
+    ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
+        size = maps[0].shape[1:3]
+        factor = 2 ** (self.levels - 1)
+        if any(side % factor for side in size):
+            raise UserError(
+                f"head V2p: {self.levels} levels need maps whose sides are multiples of {factor}, got {size[0]}x{size[1]} "
+                f"cells. Give fewer levels, or an image side that is a multiple of {4 * factor} px."
+            )
+        level = Conv(self.neck_channels, size=1, use_bias=True, dtype=self.dtype, name="reduce")(_concatenated(maps))
+        total = 0
+        for i in range(self.levels):
+            level = _halve(level) if i else level
+            y = Conv(self.neck_channels, use_bias=True, dtype=self.dtype, name=f"level{i}")(level)
+            total = total + layers.upsample(y, size)
+        features = nn.relu(self.norm(use_running_average=not train, name="bn")(total))
+        return _final(self, features), features
+
+
+def _final(head: nn.Module, features):
+    # Called inside the head's compact __call__, so the parameters stand under the head as "final". Heatmaps are float32
+    # even when the product's inputs are bfloat16: their peaks are compared to a fraction of a cell.
+    conv = Conv(
+        head.num_points,
+        size=1,
+        use_bias=True,
+        dtype=head.dtype,
+        output_dtype=jnp.float32,
+        kernel_init=nn.initializers.normal(FINAL_STDDEV),
+        name="final",
+    )
+    return conv(features)
+
+
+def _concatenated(maps):
+    size = maps[0].shape[1:3]
+    return jnp.concatenate([layers.upsample(x, size) for x in maps], axis=-1)
+
+
+def _halve(x):
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))

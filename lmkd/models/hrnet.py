@@ -1,0 +1,226 @@
+"""HRNet: parallel branches at 1/4, 1/8, 1/16 and 1/32 of the image, fused again and again.
+
+    backbone = HRNet(width=18)                                        # HRNet-W18 of the facial-landmark code
+    slim = HRNet(width=16, modules=(1, 2, 1), blocks=2, stage1_width=8, stage1_blocks=1, stem_width=32)
+    maps, taps = backbone.apply(variables, image, train=False)
+
+Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", 2019, arXiv 1902.09212; Wang et al.,
+"Deep High-Resolution Representation Learning for Visual Recognition", 2020, arXiv 1908.07919, section 3. Layer for layer
+the published PyTorch networks (`tests/models/parity_test.py`).
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from lmkd.core.errors import report_together
+from lmkd.models import layers
+from lmkd.models.layers import ConvNorm
+
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """Residual block 1x1 -> 3x3 -> 1x1 of `width`, `width` and 4 `width` channels; a 1x1 shortcut where channels differ."""
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c2"]:
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        channels = EXPANSION * self.width
+        y = ConvNorm(self.width, size=1, name="conv1", **policy)(x, train)
+        y = ConvNorm(self.width, name="conv2", **policy)(y, train)
+        y = ConvNorm(channels, size=1, relu=False, name="conv3", **policy)(y, train)
+        if x.shape[-1] != channels:
+            x = ConvNorm(channels, size=1, relu=False, name="shortcut", **policy)(x, train)
+        return nn.relu(y + x)
+
+
+class BasicBlock(nn.Module):
+    """Residual block of two 3x3 convolutions that keeps the number of channels."""
+
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        y = ConvNorm(x.shape[-1], name="conv1", **policy)(x, train)
+        y = ConvNorm(x.shape[-1], relu=False, name="conv2", **policy)(y, train)
+        return nn.relu(y + x)
+
+
+class FusedModule(nn.Module):
+    """`blocks` BasicBlocks on every branch, then an exchange: each output is the ReLU of a sum over all branches.
+
+    A lower branch comes up by 1x1 and up-sampling, a higher one comes down by 3x3 convolutions of stride 2.
+    `outputs` branches are written (all by default; the pose code's last module writes the highest one alone).
+    """
+
+    blocks: int
+    upsample: str
+    outputs: int | None = None
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, maps: list, train: bool) -> list:
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        maps = list(maps)
+        for i in range(len(maps)):
+            for k in range(self.blocks):
+                maps[i] = BasicBlock(name=f"branch{i}_block{k}", **policy)(maps[i], train)
+        return [nn.relu(sum(self._contributions(maps, i, train))) for i in range(self.outputs or len(maps))]
+
+    def _contributions(self, maps, i, train):
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        channels, size = maps[i].shape[-1], maps[i].shape[1:3]
+        for j, x in enumerate(maps):
+            if j > i:
+                x = ConvNorm(channels, size=1, relu=False, name=f"fuse{i}_{j}", **policy)(x, train)
+                x = layers.upsample(x, size, self.upsample)
+            for k in range(i - j):
+                last = k == i - j - 1
+                down = ConvNorm(
+                    channels if last else x.shape[-1], stride=2, relu=not last, name=f"fuse{i}_{j}_step{k}", **policy
+                )
+                x = down(x, train)
+            yield x
+
+
+class Stem(nn.Module):
+    """Two 3x3 convolutions of stride 2."""
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        x = ConvNorm(self.width, stride=2, name="conv1", **policy)(x, train)
+        return ConvNorm(self.width, stride=2, name="conv2", **policy)(x, train)
+
+
+class Stage1(nn.Module):
+    """Bottlenecks at 1/4 of the image."""
+
+    width: int
+    blocks: int
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c2"]:
+        for k in range(self.blocks):
+            x = Bottleneck(self.width, dtype=self.dtype, norm=self.norm, name=f"block{k}")(x, train)
+        return x
+
+
+class Stage(nn.Module):
+    """A transition that starts one branch more (of half the lowest resolution), then `modules` fused modules."""
+
+    widths: tuple[int, ...]
+    modules: int
+    blocks: int
+    upsample: str
+    outputs: int | None = None
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, maps: list, train: bool) -> list:
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        branches = []
+        for i, width in enumerate(self.widths):
+            new = i >= len(maps)
+            x = maps[-1] if new else maps[i]
+            if new or x.shape[-1] != width:
+                x = ConvNorm(width, stride=2 if new else 1, name=f"transition{i}", **policy)(x, train)
+            branches.append(x)
+        for m in range(self.modules):
+            outputs = self.outputs if m == self.modules - 1 else None
+            module = FusedModule(self.blocks, self.upsample, outputs, name=f"module{m}", **policy)
+            branches = module(branches, train)
+        return branches
+
+
+class HRNet(nn.Module):
+    """The HRNet backbone and its slim family: every size is free.
+
+    Narrow branches alone save little: at 256 px the stem and stage 1 cost 1.34 G multiply-adds whatever `width`.
+
+    Attributes:
+      width: channels of the branch at 1/4; the others have 2, 4 and 8 times as many.
+      modules: fused modules in stages 2, 3 and 4.
+      blocks: BasicBlocks on every branch of a module.
+      stage1_width: inner channels of stage 1's Bottlenecks, whose output has 4 times as many.
+      stage1_blocks: their number.
+      stem_width: channels of the two stride-2 convolutions.
+      upsample: "bilinear" (facial-landmark code) or "nearest" (pose code).
+      all_outputs: the last module writes all four branches. With False only the highest, as in the pose code: what the
+        head `V1` needs, without the parameters that it would leave unused.
+      dtype: of the computation.
+      norm: constructor from `layers.batch_norm`, of the same dtype.
+    """
+
+    width: int = 32
+    modules: tuple[int, int, int] = (1, 4, 3)
+    blocks: int = 4
+    stage1_width: int = 64
+    stage1_blocks: int = 4
+    stem_width: int = 64
+    upsample: str = "bilinear"
+    all_outputs: bool = True
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    def __post_init__(self):
+        report_together(_problems(self), "HRNet cannot be built")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> tuple[list, dict]:
+        """Runs the backbone.
+
+        Args:
+          x: images [b, S, S, 3], normalised.
+          train: uses and updates batch statistics (collection "batch_stats").
+
+        Returns:
+          The branch maps [b, S/4, S/4, W], [b, S/8, S/8, 2W], ... (four, or the first alone without `all_outputs`), and
+          the taps by name: "stem", "stage1", and "stageN.i" for the output of stage N on branch i.
+        """
+        policy = dict(dtype=self.dtype, norm=self.norm)
+        taps = {}
+        x = taps["stem"] = Stem(self.stem_width, name="stem", **policy)(x, train)
+        x = taps["stage1"] = Stage1(self.stage1_width, self.stage1_blocks, name="stage1", **policy)(x, train)
+        maps = [x]
+        for n, modules in enumerate(self.modules, start=2):
+            widths = tuple(self.width * 2**i for i in range(n))
+            outputs = 1 if n == 4 and not self.all_outputs else None
+            stage = Stage(widths, modules, self.blocks, self.upsample, outputs, name=f"stage{n}", **policy)
+            maps = stage(maps, train)
+            taps |= {f"stage{n}.{i}": y for i, y in enumerate(maps)}
+        return maps, taps
+
+
+def _problems(net: HRNet) -> list[str]:
+    sizes = {n: getattr(net, n) for n in ("width", "blocks", "stage1_width", "stage1_blocks", "stem_width")}
+    sizes |= {f"modules[{i}]": m for i, m in enumerate(net.modules)}
+    problems = [f"{name}: needs a whole number of at least 1, got {v!r}" for name, v in sizes.items() if not _natural(v)]
+    if len(net.modules) != 3:
+        problems.append(f"modules: needs three numbers, for stages 2, 3 and 4, got {net.modules!r}")
+    if net.upsample not in layers.UPSAMPLING:
+        problems.append(f"upsample: needs one of {', '.join(layers.UPSAMPLING)}, got {net.upsample!r}")
+    return problems
+
+
+def _natural(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

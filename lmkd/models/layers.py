@@ -1,0 +1,161 @@
+"""Building blocks: convolution with PyTorch's padding, batch norm with its policy bound once, up-sampling.
+
+    norm = layers.batch_norm(momentum=0.9, axis_name="batch", dtype=jnp.bfloat16)
+    x = layers.ConvNorm(32, stride=2, dtype=jnp.bfloat16, norm=norm)(x, train)
+    x = layers.upsample(x, (64, 64), "bilinear")
+
+Parameters and statistics are float32 whatever the compute dtype.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from lmkd.core.errors import UserError, unknown
+
+UPSAMPLING = ("bilinear", "nearest")
+RESIZE_SCOPE = "resize"
+"""Name scope of interpolation: the cost table leaves products inside it out."""
+
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def batch_norm(
+    *, momentum: float = 0.9, axis_name: str | None = None, dtype: DTypeLike = jnp.float32
+) -> Callable[..., nn.Module]:
+    """Returns `nn.BatchNorm` with its policy bound; call it with `use_running_average` and `name`.
+
+    Args:
+      momentum: share of the old running statistics kept at a step (PyTorch's momentum is 1 minus this).
+      axis_name: the pmap axis over which the batch statistics are averaged; None keeps them local.
+      dtype: of the output. Statistics and their reductions are float32.
+
+    Returns:
+      A constructor. Epsilon is PyTorch's 1e-5. The running variance is the biased one (PyTorch's: unbiased).
+    """
+    return functools.partial(nn.BatchNorm, momentum=momentum, epsilon=1e-5, dtype=dtype, axis_name=axis_name)
+
+
+class Conv(nn.Module):
+    """Square convolution on NHWC with kernel [size, size, c_in, features] and PyTorch's padding of size // 2 on BOTH sides.
+
+    ("SAME" pads a strided convolution on one side only and would shift every map by a fraction of a cell.)
+
+    Attributes:
+      features: output channels.
+      size: odd kernel side. A 1x1 kernel is applied as a matrix product: the same numbers, and its weight gradient is
+        one product too, which XLA's CPU convolution is slow at.
+      stride: of both axes.
+      use_bias: adds a bias [features].
+      dtype: of the computation.
+      output_dtype: of the result; None is `dtype`. Float32 keeps the accumulator of a bfloat16 product.
+      kernel_init: He-normal (fan out) by default.
+    """
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+    output_dtype: DTypeLike | None = None
+    kernel_init: Callable = he_normal
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.size == 1:
+            x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
+            y = jnp.matmul(x, kernel[0, 0], preferred_element_type=self.output_dtype)
+        else:
+            y = jax.lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.stride, self.stride),
+                padding=[(self.size // 2, self.size // 2)] * 2,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                preferred_element_type=self.output_dtype,
+            )
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(y.dtype)
+        return y
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch norm and, with `relu`, ReLU: parameters under "conv" and "bn"."""
+
+    features: int
+    size: int = 3
+    stride: int = 1
+    relu: bool = True
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = batch_norm()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
+        conv = Conv(self.features, self.size, self.stride, self.use_bias, dtype=self.dtype, name="conv")
+        x = self.norm(use_running_average=not train, name="bn")(conv(x))
+        return nn.relu(x) if self.relu else x
+
+
+def upsample(
+    x: Float[Array, "b h w c"], size: tuple[int, int], method: str = "bilinear"
+) -> Float[Array, "b h2 w2 c"]:
+    """Enlarges maps to `size` (height, width), pixel centres at (i + 0.5) (PyTorch: align_corners=False).
+
+    Args:
+      x: maps [b, h, w, c].
+      size: (height, width) to reach; "nearest" needs whole multiples of the maps' own.
+      method: "bilinear" or "nearest".
+
+    Returns:
+      Maps [b, *size, c] of the same dtype.
+
+    Raises:
+      UserError: an unknown method, or a size that "nearest" cannot reach.
+    """
+    if method not in UPSAMPLING:
+        raise unknown("up-sampling", method, UPSAMPLING)
+    height, width = x.shape[1:3]
+    if (height, width) == tuple(size):
+        return x
+    with jax.named_scope(RESIZE_SCOPE):
+        if method == "nearest":
+            return _repeat(x, size)
+        # Constant matrices: two small products, which every back end and exporter has, and any target size works.
+        rows = jnp.asarray(bilinear_matrix(height, size[0]), x.dtype)
+        columns = jnp.asarray(bilinear_matrix(width, size[1]), x.dtype)
+        return jnp.einsum("Ww,bHwc->bHWc", columns, jnp.einsum("Hh,bhwc->bHwc", rows, x))
+
+
+def bilinear_matrix(size: int, target: int) -> np.ndarray:
+    """Returns the float64 [target, size] matrix that interpolates linearly with pixel centres at (i + 0.5).
+
+    Row i reads position (i + 0.5) size / target - 0.5, held at the border: torch.nn.functional.interpolate with
+    align_corners=False (no antialiasing, so it is meant for enlarging).
+    """
+    position = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+    low = np.minimum(np.floor(position).astype(int), max(size - 2, 0))
+    matrix = np.zeros((target, size))
+    matrix[np.arange(target), low] = 1 - (position - low)
+    matrix[np.arange(target), np.minimum(low + 1, size - 1)] += position - low
+    return matrix
+
+
+def _repeat(x, size):
+    b, h, w, c = x.shape
+    if size[0] % h or size[1] % w:
+        raise UserError(
+            f"nearest up-sampling from {h}x{w} to {size[0]}x{size[1]} cells: not a whole multiple. "
+            "Give an image side that is a multiple of 32, or upsample='bilinear'."
+        )
+    fy, fx = size[0] // h, size[1] // w
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, fy, w, fx, c)).reshape(b, *size, c)
