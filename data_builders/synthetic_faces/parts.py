@@ -1,0 +1,179 @@
+"""Ears, neck and hair: meshes that go with the head's own."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lmkd.data_builders.synthetic_faces import anatomy, chart
+from lmkd.data_builders.synthetic_faces.camera import View
+from lmkd.data_builders.synthetic_faces.head import Head, Mesh
+from lmkd.data_builders.synthetic_faces.raster import grid_triangles
+from lmkd.data_builders.synthetic_faces.sampling import FaceParams, Hair
+
+EAR_CHART_HU = np.array([-1.30, 2.12])  # the ears' and the neck's places on the skin chart
+EAR_CHART_RADIUS_HU = np.array([0.22, 0.28])
+NECK_CHART_HU = np.array([1.30, 2.12])
+
+
+class Part(NamedTuple):
+    """A piece of surface, turned into the camera's frame.
+
+    Attributes:
+      points_hu, normals: [v, 3].
+      chart_hu: [v, 2], the place on the skin chart (hair: ray share 0-1 and ring share 0-1).
+      light: [v], the share of ambient light that reaches the vertex.
+      triangles: int32 [m, 3], counted from 0.
+    """
+
+    points_hu: np.ndarray
+    normals: np.ndarray
+    chart_hu: np.ndarray
+    light: np.ndarray
+    triangles: np.ndarray
+
+
+def head_part(head: Head, mesh: Mesh, view: View) -> Part:
+    """Returns the head's own surface."""
+    radius = np.interp(mesh.angle, head.outline_angle, head.outline_radius_hu)
+    direction = np.stack([np.sin(mesh.angle), np.cos(mesh.angle)], -1)
+    place = anatomy.FACE_CENTRE_HU + (direction * radius[:, None])[:, None] * np.minimum(mesh.t, 1.75)[:, None]
+    under_chin = np.clip(np.cos(mesh.angle), 0, 1)[:, None] * np.clip((mesh.t - 1.45) / 0.5, 0, 1)[None, :]
+    return Part(
+        view.turn(mesh.points_hu).reshape(-1, 3),
+        (mesh.normals @ view.rotation.T).reshape(-1, 3),
+        place.reshape(-1, 2),
+        (1.0 - 0.45 * under_chin).ravel(),
+        grid_triangles(len(mesh.angle), len(mesh.t)),
+    )
+
+
+def ear_part(head: Head, side: int, size: float, view: View) -> Part:
+    """Returns one ear: a shallow cup that stands off the head by about 30 degrees."""
+    share = np.linspace(0, 1, 6)[:, None]
+    around = np.linspace(0, 2 * np.pi, 19)[None, :]
+    along, up = share * np.cos(around) * 0.19 * size, share * np.sin(around) * (0.31 + 0.03 * np.cos(around)) * size
+    rim = 0.05 * np.clip((share - 0.55) / 0.3, 0, 1) - 0.07 * np.clip((share - 0.9) / 0.1, 0, 1)
+    contour = head.points_hu[0 if side < 0 else 32]
+    out = np.array([side * 0.52, 0.0, -0.85])  # from the front edge outward and back
+    tall = np.array([0.0, 1.0, 0.12])
+    cup = np.array([side * 0.85, 0.0, 0.52])
+    root = np.array([contour[0] * 0.985, contour[1] + 0.20, 0.0])
+    points = root + (along + 0.13 * size)[..., None] * out + (up + 0.02)[..., None] * tall + rim[..., None] * cup
+    slope = np.gradient(rim[:, 0]) / 0.04
+    radial = np.cos(around)[..., None] * out + np.sin(around)[..., None] * tall
+    normals = cup - 0.25 * np.clip(slope, -1, 1)[:, None, None] * radial
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    place = EAR_CHART_HU + np.stack([share * np.cos(around), share * np.sin(around)], -1) * EAR_CHART_RADIUS_HU
+    light = np.broadcast_to(0.60 + 0.40 * share, along.shape)
+    triangles = grid_triangles(6, 19)
+    return Part(
+        view.turn(points).reshape(-1, 3),
+        (normals @ view.rotation.T).reshape(-1, 3),
+        place.reshape(-1, 2),
+        light.ravel(),
+        triangles,
+    )
+
+
+def neck_part(head: Head, width: float, view: View) -> Part:
+    """Returns the neck: its top turns with the head, its foot stays with the body."""
+    drop = np.linspace(0, 1, 10)[:, None]
+    around = np.linspace(0, 2 * np.pi, 33)[None, :]
+    flare = 1 + 0.55 * np.clip((drop - 0.6) / 0.4, 0, 1) ** 2
+    x = np.cos(around) * 0.56 * width * flare
+    z = -0.30 + np.sin(around) * 0.46 - 0.22 * drop
+    y = 0.55 + 1.75 * drop + 0 * around
+    rest = np.stack([x, y, z], -1)
+    share = (np.clip(drop * 1.6, 0, 1) ** 1.2)[..., None]
+    roll_only = View(_part_rotation(view.rotation), view.distance_hu, view.scale_px, view.offset_px)
+    points = view.turn(rest) * (1 - share) + roll_only.turn(rest) * share
+    normals = np.stack([np.cos(around) + 0 * drop, 0 * y - 0.1, np.sin(around) + 0 * drop], -1)
+    jaw_shadow = 0.50 + 0.5 * np.clip((y - 1.25) / 0.7, 0, 1)
+    place = NECK_CHART_HU + np.stack([np.cos(around) * 0.2 + 0 * y, (drop - 0.5) * 0.4 + 0 * x], -1)
+    return Part(
+        points.reshape(-1, 3),
+        normals.reshape(-1, 3),
+        place.reshape(-1, 2),
+        jaw_shadow.ravel(),
+        grid_triangles(10, 33),
+    )
+
+
+def _part_rotation(rotation: np.ndarray) -> np.ndarray:
+    """A third of the head's turn, which the body follows (by blending with the identity and orthonormalising)."""
+    u, _, vt = np.linalg.svd(0.35 * rotation + 0.65 * np.eye(3))
+    return u @ vt
+
+
+def paint_ear(target: chart.Chart, skin: tuple) -> None:
+    """Paints the ear's hollow and rim at its place on the chart."""
+    target_px = (EAR_CHART_HU - chart.LO_HU) * target.scale
+    y, x = np.mgrid[: target.rgb.shape[0], : target.rgb.shape[1]]
+    lo = np.maximum((target_px - EAR_CHART_RADIUS_HU * target.scale * 1.3).astype(int), 0)
+    hi = (target_px + EAR_CHART_RADIUS_HU * target.scale * 1.3).astype(int)
+    region = target.rgb[lo[1] : hi[1], lo[0] : hi[0]]
+    x, y = x[lo[1] : hi[1], lo[0] : hi[0]], y[lo[1] : hi[1], lo[0] : hi[0]]
+    radius = np.hypot(
+        (x - target_px[0]) / target.scale / EAR_CHART_RADIUS_HU[0], (y - target_px[1]) / target.scale / EAR_CHART_RADIUS_HU[1]
+    )
+    hollow = 1 - 0.38 * np.exp(-(((radius - 0.42) / 0.18) ** 2)) - 0.22 * np.exp(-(((radius - 0.78) / 0.06) ** 2))
+    region[:] = (np.asarray(skin) * [1.0, 0.93, 0.92] * hollow[..., None]).clip(0, 255).astype(np.uint8)
+
+
+def hair_coverage(points: np.ndarray, hair: Hair) -> np.ndarray:
+    """Returns how far [...] points [..., 3] of the head lie inside the hair, in head units (negative: bare skin)."""
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]
+    theta = np.rad2deg(np.arctan2(np.abs(x), z))
+    lean = hair.part * 0.18 * x * np.clip(1 - theta / 70, 0, 1)
+    nape = 0.75 if hair.style != "bun" else 0.55
+    sideburn = 0.05 if hair.style != "afro" else -0.05
+    line = np.interp(
+        theta,
+        (0, 22, 45, 62, 76, 86, 100, 125, 180),
+        (hair.line_y, hair.line_y - 0.01, max(hair.line_y, -0.66), -0.42, -0.18, sideburn, -0.25, nape, nape),
+    )
+    return line + lean - y
+
+
+def hair_part(mesh: Mesh, face: FaceParams, view: View) -> tuple[Part, np.ndarray]:
+    """Returns the cap of hair on the skull and how far inside the hairline each vertex is, in head units."""
+    hair = face.hair
+    inside = hair_coverage(mesh.points_hu, hair)
+    if face.identity.feminine and hair.style == "short":
+        hair = hair._replace(volume=hair.volume * 1.2)
+    up = np.clip((0.2 - mesh.points_hu[..., 1]) / 1.2, 0.0, 1.0)
+    lift = hair.volume * (0.35 + 0.65 * up) * np.clip(inside / 0.22, 0.0, 1.0) ** 0.6 + 0.012
+    normals = mesh.normals
+    points = mesh.points_hu + normals * lift[..., None]
+    rays, rings = len(mesh.angle), len(mesh.t)
+    share = np.broadcast_to(np.stack(np.meshgrid(np.linspace(0, 1, rays), np.linspace(0, 1, rings), indexing="ij"), -1), (rays, rings, 2))
+    triangles = grid_triangles(rays, rings)
+    keep = inside.ravel()[triangles].max(axis=1) > -0.08
+    part = Part(
+        view.turn(points).reshape(-1, 3),
+        (normals @ view.rotation.T).reshape(-1, 3),
+        share.reshape(-1, 2),
+        np.ones(rays * rings),
+        triangles[keep],
+    )
+    return part, inside.ravel()
+
+
+def curtain_part(face: FaceParams, view: View) -> Part:
+    """Returns long hair that hangs from the skull behind the face."""
+    hair = face.hair
+    drop = np.linspace(0, 1, 14)[:, None]
+    around = np.deg2rad(np.linspace(-20, 200, 41))[None, :]  # 0: the head's right, 90: its back
+    wave = 0.05 * hair.wave * np.sin(drop * 9 + 3 * np.cos(around * 3)) * drop
+    swell = 1 + 0.10 * np.sin(np.pi * drop) + 0.06 * drop
+    x = np.cos(around) * (0.90 + 0.55 * hair.volume + wave) * swell
+    z = -0.05 - np.sin(around) * (0.95 + wave) - 0.25 * drop
+    y = -0.55 + (hair.length + 0.35) * drop + 0 * around + 0.05 * np.sin(around * 17) * drop
+    rest = np.stack([x, y, z], -1)
+    share = (drop**1.3)[..., None] * 0.6
+    body = View(_part_rotation(view.rotation), view.distance_hu, view.scale_px, view.offset_px)
+    points = view.turn(rest) * (1 - share) + body.turn(rest) * share
+    normals = np.stack([np.cos(around) + 0 * drop, 0 * y, -np.sin(around) + 0 * drop], -1) @ view.rotation.T
+    place = np.stack([np.broadcast_to((np.arange(41) / 13.0)[None, :], x.shape), drop * 0.7 + 0 * x], -1)
+    light = np.broadcast_to(0.55 + 0.45 * np.cos(around) ** 2, x.shape)
+    return Part(points.reshape(-1, 3), normals.reshape(-1, 3), place.reshape(-1, 2), light.ravel(), grid_triangles(14, 41))

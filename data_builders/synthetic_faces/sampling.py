@@ -1,0 +1,312 @@
+"""What a face is drawn from: every parameter, and how it is drawn at random.
+
+`sample_face(seed, index)` depends on nothing else, so a face is the same on its own and in a data set, at every size.
+The six flags follow WFLW's attributes and are read off the parameters by `flags`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+FLAGS = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")
+HAIR_STYLES = ("bald", "short", "medium", "long", "bun", "afro")
+OCCLUDERS = ("none", "hand", "mask", "scarf", "block", "strands", "phone")
+POSE_YAW_DEG, POSE_PITCH_DEG, POSE_ROLL_DEG = 42.0, 24.0, 28.0
+
+
+class Identity(NamedTuple):
+    """Bone and flesh: factors about 1, and shifts in head units."""
+
+    face_width: float = 1.0
+    face_length: float = 1.0
+    jaw_width: float = 1.0
+    cranium_height: float = 1.0
+    eye_width: float = 1.0
+    eye_height: float = 1.0
+    eye_tilt_deg: float = 0.0
+    eye_spacing: float = 0.0
+    brow_shift: float = 0.0
+    brow_tilt_deg: float = 0.0
+    brow_thickness: float = 1.0
+    brow_ridge: float = 1.0
+    socket_depth: float = 1.0
+    nose_length: float = 1.0
+    nose_width: float = 1.0
+    nose_height: float = 1.0
+    mouth_width: float = 1.0
+    mouth_drop: float = 0.0
+    lip_fullness: float = 1.0
+    chin_depth: float = 1.0
+    cheekbone: float = 1.0
+    cheek_fat: float = 0.0
+    ear_size: float = 1.0
+    feminine: float = 0.0
+
+
+class Expression(NamedTuple):
+    """Movements, 0 at rest; eye openness 1 at rest, 0 shut."""
+
+    jaw_open: float = 0.0
+    rest_opening: float = 0.1
+    smile: float = 0.0
+    pucker: float = 0.0
+    eye_open_left: float = 1.0
+    eye_open_right: float = 1.0
+    brow_left: float = 0.0
+    brow_right: float = 0.0
+    frown: float = 0.0
+    gaze_x: float = 0.0
+    gaze_y: float = 0.0
+
+
+class Pose(NamedTuple):
+    """Turns in degrees (yaw > 0: nose to the image's right; pitch > 0: nose down; roll > 0: clockwise) and the camera."""
+
+    yaw_deg: float = 0.0
+    pitch_deg: float = 0.0
+    roll_deg: float = 0.0
+    distance_hu: float = 14.0
+    margin: float = 1.8
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+
+
+class Colours(NamedTuple):
+    """sRGB colours (0-255) and strengths (0-1)."""
+
+    skin: tuple = (214, 170, 144)
+    lips: tuple = (186, 104, 98)
+    hair: tuple = (60, 42, 30)
+    iris: tuple = (84, 58, 36)
+    clothes: tuple = (60, 70, 110)
+    beard: float = 0.0
+    moustache: float = 0.0
+    freckles: float = 0.0
+    wrinkles: float = 0.0
+    lipstick: float = 0.0
+    eyeshadow: float = 0.0
+    eyeliner: float = 0.0
+    blush: float = 0.0
+    eyeshadow_colour: tuple = (90, 60, 110)
+
+
+class Hair(NamedTuple):
+    """Style, hairline height in head units (y of the fringe's edge), thickness, waviness, asymmetry of the fringe."""
+
+    style: str = "short"
+    line_y: float = -0.74
+    volume: float = 0.12
+    wave: float = 0.3
+    part: float = 0.0
+    length: float = 1.6
+
+
+class Light(NamedTuple):
+    """One key light over an ambient one; `exposure` multiplies both."""
+
+    azimuth_deg: float = 0.0
+    elevation_deg: float = 40.0
+    key: float = 0.65
+    ambient: float = 0.45
+    tint: tuple = (1.0, 1.0, 1.0)
+    exposure: float = 1.0
+    gloss: float = 0.1
+
+
+class Extras(NamedTuple):
+    """What is on or in front of the face, and what the camera did."""
+
+    glasses: str = "none"
+    occluder: str = "none"
+    hat: bool = False
+    blur_hu: float = 0.0
+    motion_hu: float = 0.0
+    motion_deg: float = 0.0
+    noise: float = 0.01
+    jpeg_quality: int = 95
+
+
+class FaceParams(NamedTuple):
+    """All of a face."""
+
+    identity: Identity = Identity()
+    expression: Expression = Expression()
+    pose: Pose = Pose()
+    colours: Colours = Colours()
+    hair: Hair = Hair()
+    light: Light = Light()
+    extras: Extras = Extras()
+
+
+def flags(face: FaceParams) -> np.ndarray:
+    """Returns the six flags uint8 [6], in the order of `FLAGS`."""
+    e, p, light, x = face.expression, face.pose, face.light, face.extras
+    strong = (
+        abs(p.yaw_deg) > POSE_YAW_DEG or abs(p.pitch_deg) > POSE_PITCH_DEG or abs(p.roll_deg) > POSE_ROLL_DEG,
+        e.jaw_open > 0.3 or abs(e.smile) > 0.75 or e.pucker > 0.6 or min(e.eye_open_left, e.eye_open_right) < 0.3,
+        light.ambient < 0.25 or light.exposure < 0.55 or light.exposure > 1.5,
+        max(face.colours.lipstick, face.colours.eyeshadow) > 0.5,
+        x.occluder != "none" or x.glasses == "sun",
+        max(x.blur_hu, x.motion_hu) > 0.03,
+    )
+    return np.array(strong, np.uint8)
+
+
+def sample_face(seed: int, index: int) -> FaceParams:
+    """Returns face `index` of the stream that `seed` starts."""
+    rng = np.random.default_rng([seed, index])
+    feminine = float(rng.uniform() < 0.5)
+    identity = _identity(rng, feminine)
+    return FaceParams(
+        identity, _expression(rng), _pose(rng), _colours(rng, feminine), _hair(rng, feminine), _light(rng), _extras(rng)
+    )
+
+
+def _identity(rng: np.random.Generator, feminine: float) -> Identity:
+    def about(middle: float, sd: float) -> float:
+        return float(middle + sd * np.clip(rng.standard_normal(), -2.2, 2.2))
+
+    return Identity(
+        face_width=about(0.985, 0.045),
+        face_length=about(1.0 - 0.02 * feminine, 0.06),
+        jaw_width=about(1.02 - 0.05 * feminine, 0.05),
+        cranium_height=about(1.0, 0.04),
+        eye_width=about(1.0, 0.04),
+        eye_height=about(1.04 + 0.1 * feminine, 0.14),
+        eye_tilt_deg=about(1.0, 2.5),
+        eye_spacing=about(0.0, 0.016),
+        brow_shift=about(-0.02 * feminine, 0.03),
+        brow_tilt_deg=about(0.0, 3.0),
+        brow_thickness=about(1.08 - 0.25 * feminine, 0.16),
+        brow_ridge=about(1.1 - 0.6 * feminine, 0.3),
+        socket_depth=about(1.0 - 0.15 * feminine, 0.2),
+        nose_length=about(1.0, 0.07),
+        nose_width=about(1.02 - 0.05 * feminine, 0.10),
+        nose_height=about(1.0, 0.12),
+        mouth_width=about(0.98, 0.07),
+        mouth_drop=about(0.0, 0.02),
+        lip_fullness=about(0.95 + 0.15 * feminine, 0.22),
+        chin_depth=about(1.0, 0.4),
+        cheekbone=about(1.0, 0.4),
+        cheek_fat=about(0.2, 0.8),
+        ear_size=about(1.0, 0.1),
+        feminine=feminine,
+    )
+
+
+def _expression(rng: np.random.Generator) -> Expression:
+    kind = rng.choice(("rest", "smile", "open", "laugh", "pucker", "sad", "wink"), p=(0.42, 0.30, 0.08, 0.07, 0.04, 0.05, 0.04))
+    strength = rng.uniform(0.3, 1.0)
+    jaw = {"rest": 0.04 * strength, "smile": 0.10 * strength, "open": 0.25 + 0.7 * strength, "laugh": 0.15 + 0.45 * strength}
+    smile = {"rest": 0.0, "smile": 0.75 * strength, "laugh": 0.5 + 0.5 * strength, "sad": -0.9 * strength, "wink": 0.4 * strength}
+    lids = float(np.clip(rng.normal(1.0, 0.15), 0.55, 1.35)) + (0.25 * strength if kind == "open" else 0.0)
+    if kind in ("smile", "laugh"):
+        lids *= 1 - 0.25 * strength
+    left, right = lids, lids
+    if kind == "wink":
+        left, right = (0.05, lids) if rng.uniform() < 0.5 else (lids, 0.05)
+    elif rng.uniform() < 0.04:
+        left = right = 0.03
+    raised = rng.normal(0.1, 0.35) + (0.7 * strength if kind == "open" else 0.0)
+    return Expression(
+        jaw_open=float(jaw.get(kind, 0.0)),
+        rest_opening=float(rng.uniform(0.05, 0.3) + (0.5 * strength if kind in ("smile", "laugh") else 0.0)),
+        smile=float(smile.get(kind, 0.0) + rng.normal(0.0, 0.08)),
+        pucker=float(0.45 + 0.5 * strength) if kind == "pucker" else 0.0,
+        eye_open_left=float(left),
+        eye_open_right=float(right),
+        brow_left=float(raised + rng.normal(0, 0.1)),
+        brow_right=float(raised + rng.normal(0, 0.1)),
+        frown=float(np.clip(rng.normal(0.0, 0.3), 0.0, 1.0)),
+        gaze_x=float(np.clip(rng.normal(0, 0.4), -1, 1)),
+        gaze_y=float(np.clip(rng.normal(0, 0.4), -1, 1)),
+    )
+
+
+def _pose(rng: np.random.Generator) -> Pose:
+    return Pose(
+        yaw_deg=float(np.clip(rng.normal(0, 25), -72, 72)),
+        pitch_deg=float(np.clip(rng.normal(0, 10), -32, 32)),
+        roll_deg=float(np.clip(rng.normal(0, 9), -40, 40)),
+        distance_hu=float(rng.uniform(8, 20)),
+        margin=float(rng.uniform(1.6, 2.0)),
+        shift_x=float(rng.uniform(-1, 1)),
+        shift_y=float(rng.uniform(-1, 1)),
+    )
+
+
+_SKINS = ((245, 214, 192), (236, 196, 170), (222, 176, 146), (198, 148, 116), (164, 114, 84), (126, 84, 60), (90, 58, 42))
+_HAIRS = ((24, 20, 20), (44, 30, 24), (78, 52, 34), (112, 76, 46), (170, 130, 80), (206, 174, 118), (130, 62, 34), (168, 164, 160))
+_IRISES = ((62, 40, 26), (78, 54, 34), (104, 84, 52), (92, 116, 132), (96, 112, 84))
+
+
+def _colours(rng: np.random.Generator, feminine: float) -> Colours:
+    tone = rng.uniform(0, len(_SKINS) - 1.001)
+    low = int(tone)
+    skin = np.array(_SKINS[low]) * (1 - tone + low) + np.array(_SKINS[low + 1]) * (tone - low)
+    skin = np.clip(skin * rng.uniform(0.94, 1.04) * (1 + rng.normal(0, 0.02, 3)), 30, 250)
+    dark = tone / len(_SKINS)
+    hair_weights = np.array([3, 3, 2.5, 2, 1.2, 1, 0.5, 0.8]) * np.where(np.arange(8) > 1, 1 - 0.9 * dark, 1 + 3 * dark)
+    hair = np.array(_HAIRS[rng.choice(8, p=hair_weights / hair_weights.sum())]) * rng.uniform(0.8, 1.15)
+    iris = np.array(_IRISES[rng.choice(5, p=(0.35, 0.25, 0.15, 0.15, 0.1) if dark < 0.4 else (0.7, 0.25, 0.05, 0, 0))])
+    lips = skin * [0.86, 0.60, 0.60] + [10, 2, 4]
+    made_up = feminine > 0.5 and rng.uniform() < 0.24
+    hairy = feminine < 0.5 and rng.uniform() < 0.40
+    lipstick = np.array(((176, 24, 40), (200, 60, 90), (120, 20, 50), (214, 84, 70))[rng.integers(4)])
+    strength = rng.uniform(0.55, 0.95) if made_up else 0.0
+    return Colours(
+        skin=tuple(skin), lips=tuple(lips * (1 - strength) + lipstick * strength), hair=tuple(np.clip(hair, 8, 240)),
+        iris=tuple(iris), clothes=tuple(rng.uniform(15, 235, 3)),
+        beard=float(rng.uniform(0.25, 1.0)) if hairy else 0.0,
+        moustache=float(rng.uniform(0.3, 1.0)) if hairy and rng.uniform() < 0.8 else 0.0,
+        freckles=float(rng.uniform(0.3, 1.0)) if rng.uniform() < 0.12 else 0.0,
+        wrinkles=float(np.clip(rng.normal(0.3, 0.3), 0, 1)),
+        lipstick=float(strength), eyeshadow=float(rng.uniform(0.5, 0.95)) if made_up else 0.0,
+        eyeliner=float(strength) if made_up else 0.25 * feminine, blush=float(rng.uniform(0.1, 0.7)) if made_up else 0.12,
+        eyeshadow_colour=tuple(rng.uniform(30, 150, 3)),
+    )  # fmt: skip
+
+
+def _hair(rng: np.random.Generator, feminine: float) -> Hair:
+    weights = (0.02, 0.10, 0.23, 0.42, 0.17, 0.06) if feminine else (0.12, 0.55, 0.18, 0.06, 0.02, 0.07)
+    style = str(rng.choice(HAIR_STYLES, p=weights))
+    fringe = style in ("medium", "long", "short") and rng.uniform() < 0.3
+    return Hair(
+        style=style,
+        line_y=float(rng.uniform(-0.56, -0.38) if fringe else rng.uniform(-0.86, -0.64)),
+        volume=float({"afro": 0.42, "bun": 0.07}.get(style, 0.12) * rng.uniform(0.7, 1.5)),
+        wave=float(rng.uniform(0, 1)),
+        part=float(rng.normal(0, 0.6)),
+        length=float(rng.uniform(1.1, 2.4) if style == "long" else rng.uniform(0.5, 1.0)),
+    )
+
+
+def _light(rng: np.random.Generator) -> Light:
+    hard = rng.uniform() < 0.13
+    kind = int(rng.integers(3)) if hard else -1
+    return Light(
+        azimuth_deg=float(rng.choice((-1, 1)) * rng.uniform(55, 100) if kind == 0 else rng.normal(0, 35)),
+        elevation_deg=float(rng.uniform(-10, 40) if kind == 0 else rng.uniform(15, 60)),
+        key=float(rng.uniform(0.75, 1.1) if kind == 0 else rng.uniform(0.4, 0.75)),
+        ambient=float(rng.uniform(0.08, 0.24) if kind == 0 else rng.uniform(0.38, 0.6)),
+        tint=tuple(1 + rng.normal(0, 0.12 if hard else 0.05, 3)),
+        exposure=float(rng.uniform(0.3, 0.54) if kind == 1 else rng.uniform(1.52, 2.0) if kind == 2 else rng.uniform(0.8, 1.2)),
+        gloss=float(rng.uniform(0.02, 0.22)),
+    )
+
+
+def _extras(rng: np.random.Generator) -> Extras:
+    blurred = rng.uniform() < 0.12
+    moving = blurred and rng.uniform() < 0.4
+    occluder = str(rng.choice(OCCLUDERS[1:])) if rng.uniform() < 0.12 else "none"
+    glasses = str(rng.choice(("none", "thin", "thick", "sun"), p=(0.82, 0.075, 0.075, 0.03)))
+    return Extras(
+        glasses=glasses,
+        occluder=occluder,
+        hat=bool(rng.uniform() < 0.05),
+        blur_hu=float(rng.uniform(0.035, 0.09)) if blurred and not moving else float(rng.uniform(0, 0.012)),
+        motion_hu=float(rng.uniform(0.10, 0.28)) if moving else 0.0,
+        motion_deg=float(rng.uniform(0, 180)),
+        noise=float(np.abs(rng.normal(0, 0.014)) + 0.003),
+        jpeg_quality=int(rng.integers(45, 96)),
+    )

@@ -1,0 +1,202 @@
+"""Paints a face's skin chart: eyes, brows, nose, lips, beard, make-up and the soft shadows of the folds."""
+
+import cv2
+import numpy as np
+
+from lmkd.data_builders.synthetic_faces.chart import Chart, smooth_curve
+from lmkd.data_builders.synthetic_faces.head import Head
+from lmkd.data_builders.synthetic_faces.sampling import FaceParams
+
+IRIS_RADIUS_HU, PUPIL_RADIUS_HU = 0.068, 0.029
+DARK = (34, 22, 18)
+
+
+def paint_skin(head: Head, face: FaceParams, scale_px: float, rng: np.random.Generator, grain: np.ndarray) -> Chart:
+    """Returns the painted chart; `grain` float32 is a tile of skin noise around 0."""
+    chart = Chart(head, face.colours.skin, scale_px)
+    p, c = head.points_hu, face.colours
+    _soft_folds(chart, p, face)
+    if c.beard > 0 or c.moustache > 0:
+        _beard(chart, p, face, grain)
+    chart.apply_spots(1 + grain * 0.035)
+    if c.freckles > 0:
+        _freckles(chart, p, c.freckles, rng)
+    _nose(chart, p, c.skin)
+    _lips(chart, p, face)
+    for eye, pupil, brow, side in ((slice(60, 68), 96, slice(33, 42), -1), (slice(68, 76), 97, slice(42, 51), 1)):
+        _eye(chart, p[eye], p[pupil], face, side)
+        _brow(chart, p[brow], face, rng)
+    return chart
+
+
+def _soft_folds(chart: Chart, p: np.ndarray, face: FaceParams) -> None:
+    c, old = face.colours, face.colours.wrinkles
+    red = 0.9 - 0.12 * c.blush
+    for side, eye, wing, corner in ((-1, 96, 55, 76), (1, 97, 59, 82)):
+        x, y = p[eye]
+        chart.spot((side * 0.165, y - 0.01), (0.06, 0.10), (0.80, 0.74, 0.74))
+        chart.spot((x, y - 0.085), (0.16, 0.05), (0.86, 0.80, 0.79))
+        chart.spot((x, y + 0.115), (0.14, 0.045), (0.93 - 0.1 * old, 0.89 - 0.1 * old, 0.90 - 0.08 * old))
+        chart.spot((side * 0.50, 0.42), (0.20, 0.16), (1.03, red, red))
+        chart.spot((p[wing, 0] * 1.12, p[wing, 1] - 0.02), (0.05, 0.07), (0.85, 0.78, 0.76))
+        chart.spot((p[corner, 0] * 1.08, p[corner, 1] + 0.01), (0.04, 0.05), (0.84, 0.78, 0.78))
+        fold = np.array([p[wing] + [side * 0.03, -0.06], p[wing] + [side * 0.12, 0.10], p[corner] + [side * 0.09, -0.05]])
+        depth = 0.12 + 0.28 * old + 0.3 * max(face.expression.smile, 0)
+        chart.line(smooth_curve(fold), 0.02, _scaled(c.skin, (0.66, 0.56, 0.54)), depth, 0.022)
+        if c.eyeshadow > 0:
+            lid = p[60:65] if side < 0 else p[68:73]
+            area = np.concatenate([lid, lid[::-1] + [0, -0.10]])
+            chart.fill(area, c.eyeshadow_colour, 0.75 * c.eyeshadow, 0.022)
+    chart.spot((0, p[57, 1] + 0.05), (0.10, 0.035), (0.86, 0.80, 0.79))
+    chart.spot((0, p[85, 1] + 0.07), (0.13, 0.04), (0.86, 0.81, 0.80))
+    chart.spot((0, p[54, 1]), (0.09, 0.08), (1.03, 0.94, 0.92))
+    chart.spot((0, -0.1), (0.05, 0.10), (0.97, 0.95, 0.94))
+    if old > 0.4:
+        for level in (0.0, 0.09, 0.18):
+            row = np.array([(x, -0.42 - level - 0.05 * (x * 2) ** 2) for x in np.linspace(-0.38, 0.38, 7)])
+            chart.line(row, 0.01, _scaled(c.skin, (0.7, 0.62, 0.6)), 0.45 * (old - 0.3), 0.012)
+
+
+def _beard(chart: Chart, p: np.ndarray, face: FaceParams, grain: np.ndarray) -> None:
+    c = face.colours
+    colour = np.asarray(c.hair) * 0.75
+    mouth_top, mouth_low = p[76:83], np.concatenate([p[82:88], p[76:77]])
+    if c.beard > 0:
+        lower = p[3:30] * [1.0, 1.0]
+        sides = np.array([[0.62, 0.55], [0.44, 0.74]]) * [1, p[82, 1] / 0.818]
+        upper = np.concatenate([sides, mouth_low[:-1] + [0, 0.055], (sides * [-1, 1])[::-1]])
+        chart.fill(np.concatenate([lower, upper]), colour, 0.88 * c.beard**0.8, 0.05)
+        chart.spot((0.0, p[16, 1] - 0.1), (0.5, 0.2), (1 - 0.15 * c.beard,) * 3)
+    if c.moustache > 0:
+        low = mouth_top[::-1] + [0, -0.01]
+        high = np.array([p[76] + [-0.02, 0.05], (p[76] + p[55]) / 2, p[56] + [0, 0.06], p[58] + [0, 0.06], (p[82] + p[59]) / 2])
+        chart.fill(np.concatenate([high, [p[82] + [0.02, 0.05]], low]), colour, 0.85 * c.moustache, 0.018)
+
+
+def _freckles(chart: Chart, p: np.ndarray, amount: float, rng: np.random.Generator) -> None:
+    colour = _scaled(chart.rgb[chart.rgb.shape[0] // 2, chart.rgb.shape[1] // 2], (0.72, 0.62, 0.55))
+    for _ in range(int(40 * amount)):
+        centre = np.array([rng.normal(0, 0.36), rng.normal(0.3, 0.12)])
+        square = centre + np.array([[-1, 0], [0, -1], [1, 0], [0, 1]]) * rng.uniform(0.006, 0.014)
+        chart.fill(square, colour, 0.6)
+
+
+def _nose(chart: Chart, p: np.ndarray, skin: tuple) -> None:
+    shade = _scaled(skin, (0.52, 0.38, 0.36))
+    for side, wing in ((-1, 55), (1, 59)):
+        width = abs(p[wing, 0])
+        centre = np.array([side * width * 0.47, p[57, 1] - 0.035])
+        around = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+        hole = centre + np.stack([np.cos(around) * width * 0.26, np.sin(around) * 0.021 - side * np.cos(around) * 0.012], -1)
+        chart.fill(hole, _scaled(skin, (0.28, 0.16, 0.15)), 0.9, 0.007)
+        rim = p[wing] * [1, 1] + np.array([[-0.03, -0.135], [0.012, -0.09], [0.012, -0.035], [-0.02, 0.0], [-0.07, 0.008]]) * [side, 1]
+        chart.line(smooth_curve(rim), 0.014, shade, 0.6, 0.008)
+    base = smooth_curve(p[55:60])
+    chart.line(base, 0.012, shade, 0.4, 0.009)
+
+
+def _lips(chart: Chart, p: np.ndarray, face: FaceParams) -> None:
+    c = face.colours
+    top, bottom = smooth_curve(p[76:83]), smooth_curve(np.concatenate([p[82:88], p[76:77]]))
+    inner_top, inner_bottom = smooth_curve(p[88:93]), smooth_curve(np.concatenate([p[92:96], p[88:89]]))
+    soft = 0.006 + 0.006 * (1 - c.lipstick)
+    chart.fill(np.concatenate([top, inner_top[::-1]]), _scaled(c.lips, (0.84, 0.80, 0.80)), 0.92, soft)
+    chart.fill(np.concatenate([bottom, inner_bottom[::-1]]), c.lips, 0.92, soft)
+    shine = (p[94] + p[85]) / 2
+    gleam = shine + np.array([[-0.09, -0.004], [0, -0.014], [0.09, -0.004], [0, 0.012]])
+    chart.fill(gleam, (255, 235, 230), 0.16 + 0.25 * c.lipstick, 0.012)
+    opening = p[94, 1] - p[90, 1]
+    if opening > 0.012:
+        _mouth_inside(chart, np.concatenate([inner_top, inner_bottom[1:]]), p, opening)
+    line_alpha = 0.85 if opening < 0.03 else 0.5
+    chart.line(inner_top, 0.012, _scaled(c.lips, (0.36, 0.28, 0.28)), line_alpha, 0.004)
+
+
+def _mouth_inside(chart: Chart, inner: np.ndarray, p: np.ndarray, opening: float) -> None:
+    pixels = chart.px(inner)
+    roi, mask = chart._mask(pixels, 2)
+    if mask is None:
+        return
+    cv2.fillPoly(mask, [np.round((pixels - roi[:2]) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    patch = np.empty((*mask.shape, 3), np.uint8)
+    patch[:] = (58, 20, 20)
+    rows = (np.arange(mask.shape[0]) + roi[1] + 0.5) / chart.scale + chart.px(p[90:91])[0, 1] * 0
+    top = chart.px(p[90:91])[0, 1] - roi[1]
+    tooth = min(0.115, 0.75 * opening) * chart.scale
+    columns = np.arange(mask.shape[1])
+    bend = ((columns - mask.shape[1] / 2) / (mask.shape[1] / 2)) ** 2 * 0.03 * chart.scale
+    teeth = np.arange(mask.shape[0])[:, None] < top + tooth + bend[None, :]
+    shade = 1.0 - 0.35 * np.abs((columns - mask.shape[1] / 2) / (mask.shape[1] / 2)) ** 2
+    patch[teeth] = 0
+    patch += (teeth[..., None] * np.array([232, 226, 212]) * shade[None, :, None]).astype(np.uint8)
+    if opening > 0.2:
+        centre = (int(mask.shape[1] / 2), int(mask.shape[0] * 0.92))
+        size = (int(mask.shape[1] * 0.3), int(mask.shape[0] * 0.3))
+        cv2.ellipse(patch, centre, size, 0, 0, 360, (168, 78, 76), -1, cv2.LINE_AA)
+    patch = cv2.GaussianBlur(patch, (0, 0), 0.8)
+    del rows
+    region = chart.rgb[roi[1] : roi[3], roi[0] : roi[2]]
+    weight = mask.astype(np.float32)[..., None] / 255
+    region[:] = (region * (1 - weight) + patch * weight + 0.5).astype(np.uint8)
+
+
+def _eye(chart: Chart, lids: np.ndarray, pupil: np.ndarray, face: FaceParams, side: int) -> None:
+    c = face.colours
+    upper, lower = smooth_curve(lids[:5]), smooth_curve(np.concatenate([lids[4:], lids[:1]]))
+    aperture = np.concatenate([upper, lower[1:-1]])
+    pixels = chart.px(aperture)
+    roi, mask = chart._mask(pixels, 0.05 * chart.scale)
+    if mask is None:
+        return
+    cv2.fillPoly(mask, [np.round((pixels - roi[:2]) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    ball = np.empty((*mask.shape, 3), np.uint8)
+    ball[:] = (228, 220, 214)
+    centre = chart.px(pupil) - roi[:2]
+    for radius, colour in (
+        (IRIS_RADIUS_HU, _scaled(c.iris, (0.45, 0.45, 0.45))),
+        (IRIS_RADIUS_HU * 0.84, c.iris),
+        (PUPIL_RADIUS_HU, (10, 8, 8)),
+    ):
+        _disc(ball, centre, radius * chart.scale, colour)
+    glint = centre + np.array([0.022 * np.sign(face.light.azimuth_deg + 1e-9), -0.026]) * chart.scale
+    ball = cv2.GaussianBlur(ball, (0, 0), 0.6)
+    shadow = upper + [0, 0.022]
+    shade = np.zeros_like(mask)
+    band = chart.px(np.concatenate([upper + [0, -0.05], shadow[::-1]])) - roi[:2]
+    cv2.fillPoly(shade, [np.round(band * 16).astype(np.int32)], 140, cv2.LINE_AA, 4)
+    shade = cv2.GaussianBlur(shade, (0, 0), max(0.014 * chart.scale, 0.4))
+    ball = (ball * (1 - shade.astype(np.float32)[..., None] / 255 * 0.8)).astype(np.uint8)
+    _disc(ball, glint, 0.0135 * chart.scale, (250, 250, 250))
+    region = chart.rgb[roi[1] : roi[3], roi[0] : roi[2]]
+    weight = mask.astype(np.float32)[..., None] / 255
+    region[:] = (region * (1 - weight) + ball * weight + 0.5).astype(np.uint8)
+    lash = 0.018 + 0.010 * face.identity.feminine + 0.012 * c.eyeliner
+    chart.line(upper, lash, DARK, 0.88, 0.004)
+    chart.line(lower, 0.010, _scaled(c.skin, (0.5, 0.36, 0.34)), 0.55 + 0.35 * c.eyeliner, 0.005)
+    corner = lids[4] if side < 0 else lids[0]
+    chart.fill(corner + np.array([[-0.012, 0], [0, -0.01], [0.014, 0], [0, 0.012]]), (206, 132, 124), 0.7, 0.004)
+    openness = max(lids[:, 1].max() - lids[:, 1].min(), 0.02)
+    crease = upper + np.array([0.0, -0.028 - 0.22 * openness])
+    chart.line(crease[1:], 0.012, _scaled(c.skin, (0.55, 0.43, 0.40)), 0.6, 0.009)
+
+
+def _brow(chart: Chart, brow: np.ndarray, face: FaceParams, rng: np.random.Generator) -> None:
+    colour = np.asarray(face.colours.hair) * 0.62 + np.array([6, 4, 3])
+    outline = np.concatenate([smooth_curve(brow[:5]), smooth_curve(brow[5:])])
+    chart.fill(outline, colour, 0.74 - 0.1 * (sum(face.colours.hair) > 420), 0.012)
+    top, low = smooth_curve(brow[:5], 4), smooth_curve(np.concatenate([brow[5:], brow[:1]])[::-1], 4)
+    outward = np.sign(brow[:, 0].mean())
+    for share in rng.uniform(0.02, 0.98, 14):
+        at = share * (len(top) - 1)
+        a = low[min(int(at), len(low) - 1)]
+        b = top[int(at)] + [outward * 0.035, 0.004]
+        chart.line(np.stack([a, b]), 0.008, colour * 0.7, 0.5)
+
+
+def _disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: tuple) -> None:
+    x, y = np.round(centre * 16).astype(int)
+    cv2.circle(image, (int(x), int(y)), int(round(radius * 16)), tuple(float(v) for v in colour), -1, cv2.LINE_AA, 4)
+
+
+def _scaled(colour: tuple, factor: tuple) -> np.ndarray:
+    return np.clip(np.asarray(colour, np.float64) * factor, 0, 255)
