@@ -4,8 +4,8 @@
     builder = locate("the300w")                      # needs neither manual_dir nor TensorFlow
     source = builder.as_data_source(split="train", decoders={"image": tfds.decode.SkipDecoding()})
 
-A data set lies in DATA_DIR/NAME/CONFIG/VERSION. A complete one has the config `complete`; a partial one carries the content
-hash of its folder, `partial_<10 hex>`, so that no older preparation is taken for it.
+A data set lies in DATA_DIR/NAME/CONFIG/VERSION. A complete one has the config `complete`; a partial one carries the
+content hash of its folder, `partial_<10 hex>`, so that no older preparation is taken for it.
 """
 
 import contextlib
@@ -111,9 +111,7 @@ def prepare(
     return _write(cls, root, config, tree=tree, progress=progress)
 
 
-def locate(
-    name: str, config_name: str | None = None, data_dir: str | Path | None = None
-) -> tfds.core.DatasetBuilder:
+def locate(name: str, config_name: str | None = None, data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
     """Returns a builder, ready for `as_data_source`, of a prepared data set.
 
     Args:

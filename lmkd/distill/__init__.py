@@ -1,0 +1,1 @@
+"""The terms of an objective and the recipe that adds them up."""

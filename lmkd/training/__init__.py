@@ -1,0 +1,1 @@
+"""State, optimisers, THE train step, checkpoints, the loop."""

@@ -1,0 +1,201 @@
+"""Every key of a config, with its default, unit and meaning. An experiment starts from here and changes what it must.
+
+Lengths are text with a unit: "500 steps", "60 epochs" or "1e6 examples"; they become steps when the run is built, so that
+an override of the batch size or the data counts.
+"""
+
+from ml_collections import ConfigDict
+
+from lmkd.core.errors import unknown
+
+VARIANTS = ("smoke",)
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the defaults; see `stage` for one stage's."""
+    config = ConfigDict()
+    config.seed = 0
+    config.stages = ("student",)  # the stages to run, in order; defined under config.stage
+    config.stage = ConfigDict({"student": stage()})
+    config.scheme = ""  # see all data in this landmark scheme ("300w68", "inner51", ...); "" takes the data's own
+
+    data = config.data = ConfigDict()
+    data.data_dir = ""  # where prepared data sets lie; "" is TFDS's own folder
+    data.train = ("the300w:train",)  # splits NAME[/CONFIG]:SPLIT, one after the other
+    data.validation = ()  # watched while training and used to choose the best checkpoint; () chooses none
+    data.test = ("the300w:full",)  # scored at the end, one row a split, never used to choose
+    data.image_px = 256  # side of a crop
+    data.crop = "landmarks"  # crop protocol: "landmarks" (tight box of the true points) or "rectangle" (the data set's)
+    data.crop_scale = 1.25  # the crop's side, in longer sides of the box
+    data.test_crops = ("landmarks",)  # crop protocols that the test splits are scored under
+    data.on_unreadable = "error"  # a record whose image cannot be decoded: "error" stops, "skip" counts it and goes on
+    data.threads = 2  # reading threads a host
+    data.manual_dirs = ConfigDict()  # data set -> folder of its published files, to prepare it when it is not yet
+    data.manual_dirs.wflw = ""
+    data.manual_dirs.the300w = ""
+    data.manual_dirs.youtube_faces68 = ""
+    data.manual_dirs.own_faces = ""
+    data.partial = False  # accept incomplete published trees when preparing; the report says what is missing
+
+    augment = config.augment = ConfigDict()
+    augment.scale = 0.25  # the crop's side times U(1 - scale, 1 + scale)
+    augment.rotation_deg = 30.0  # turned by U(-rotation, rotation) degrees ...
+    augment.rotation_p = 0.6  # ... with this probability
+    augment.shift = 0.0  # centre moved by U(-shift, shift) of the crop's side, on each axis
+    augment.flip_p = 0.5  # probability of a mirror image
+    augment.colour = 0.0  # strength of brightness, contrast, gamma and tint changes; 0 leaves colours alone
+    augment.grey_p = 0.0  # probability of a grey image
+    augment.blur_p = 0.0  # probability of a Gaussian blur
+    augment.noise_p = 0.0  # probability of sensor noise
+    augment.occlusion_p = 0.0  # probability of one rectangle over the face
+    augment.occlusion_size = 0.4  # its longest side, in crop sides
+
+    heatmap = config.heatmap = ConfigDict()
+    heatmap.sigma_cells = 1.5  # sigma of the drawn Gaussian, in heatmap cells
+    heatmap.decoder = "local_soft_argmax"  # a function of lmkd.ops.heatmaps
+
+    evaluation = config.evaluation = ConfigDict()
+    evaluation.batch_size = 32  # faces, over all devices
+    evaluation.flip_test = True  # average the heatmaps of the face and of its mirror image
+    evaluation.normaliser = ""  # "inter_ocular", "inter_pupil", "box"; "" takes the scheme's default
+    evaluation.thresholds = (0.08, 0.10)  # of failure rate and area under the CED, as fractions of the normaliser
+
+    runtime = config.runtime = ConfigDict()
+    runtime.dtype = "auto"  # compute type: "float32", "bfloat16", or "auto" (bfloat16 on accelerators)
+    runtime.compilation_cache = "auto"  # folder of compiled programs; "auto" is in the user's cache folder, "" for none
+    runtime.faces_in_report = True  # pictures of best, median and worst faces (--no_faces switches them off)
+
+    config.expected = ""  # what a user should see at the end, measured; printed beside the result
+    return finish(config, variant)
+
+
+def stage() -> ConfigDict:
+    """Returns the defaults of one stage: one network, trained by one recipe."""
+    s = ConfigDict()
+    model = s.model = ConfigDict()
+    model.backbone = "hrnet.HRNet"  # a module of lmkd.models
+    model.backbone_options = ConfigDict(hrnet(width=18))  # its arguments
+    model.head = "heads.V2"
+    model.head_options = ConfigDict()
+    model.heatmap_activation = "linear"  # "linear", or "softmax" over positions (for cross-entropy terms)
+    model.weights = ""  # published weights to start from: a .npz, .safetensors or .pth file
+    model.weights_backbone_only = True  # take the backbone alone (ImageNet weights)
+
+    s.terms = ConfigDict()  # name -> term(...); the objective is their weighted sum
+    s.terms.heatmap = term("ground_truth.HeatmapMSE", scale=1000.0)
+
+    optimizer = s.optimizer = ConfigDict()
+    optimizer.name = "adamw"  # "adamw", "adam" or "sgd"
+    optimizer.learning_rate = 1e-3  # for the whole batch, as it stands
+    optimizer.weight_decay = 1e-4  # of kernels, never of norms and biases
+    optimizer.momentum = 0.9  # SGD's momentum, Adam's b1
+    optimizer.b2 = 0.999
+    optimizer.clip_norm = 0.0  # largest gradient norm; 0 does not clip
+    optimizer.schedule = "cosine"  # "cosine", "step" or "constant"
+    optimizer.warmup = "0 steps"
+    optimizer.boundaries = ()  # "step": lengths after which the rate is multiplied by ...
+    optimizer.factor = 0.1  # ... this
+    optimizer.final_fraction = 0.0  # "cosine" ends at this fraction of the rate
+
+    train = s.train = ConfigDict()
+    train.length = "60 epochs"
+    train.batch_size = 16  # faces a step, over all devices and hosts
+    train.micro_batches = 1  # gradient accumulation: the batch is worked through in this many parts
+    train.ema_decay = 0.0  # average of the parameters that predicts; 0 keeps none
+    train.norm_momentum = 0.9  # of running statistics: new = momentum * old + (1 - momentum) * batch's
+    train.sync_norm = True  # batch norms use the whole batch's statistics; False: each device's
+    train.log_every = "50 steps"
+    train.validate_every = "1 epochs"
+    train.save_every = "1 epochs"
+    return s
+
+
+def hrnet(
+    *,
+    width: int,
+    modules: tuple[int, int, int] = (1, 4, 3),
+    blocks: int = 4,
+    stage1_width: int = 64,
+    stage1_blocks: int = 4,
+    stem_width: int = 64,
+    upsample: str = "bilinear",
+    all_outputs: bool = True,
+) -> dict:
+    """Returns every option of `hrnet.HRNet`; the defaults are the published network's."""
+    return dict(
+        width=width,  # channels of the highest resolution; 2, 4, 8 times as many below
+        modules=modules,  # fusion modules of stages 2, 3, 4
+        blocks=blocks,  # basic blocks a branch a module
+        stage1_width=stage1_width,  # narrow part of stage 1's bottlenecks; four times as many come out
+        stage1_blocks=stage1_blocks,
+        stem_width=stem_width,
+        upsample=upsample,  # "bilinear" (landmark code) or "nearest" (pose code)
+        all_outputs=all_outputs,  # False: only the highest resolution leaves the last module (all that head V1 reads)
+    )
+
+
+def slim_hrnet(s: ConfigDict) -> None:
+    """Makes a stage the slim HRNet that trains on a laptop, with losses that start fast from empty maps."""
+    s.model.backbone_options = ConfigDict(
+        hrnet(width=16, modules=(1, 2, 1), blocks=2, stage1_width=16, stage1_blocks=2, stem_width=32)
+    )
+    s.model.head = "heads.V2"
+    s.model.heatmap_activation = "softmax"
+    s.terms = ConfigDict()
+    s.terms.cross_entropy = term("ground_truth.PositionCrossEntropy")
+    s.terms.coordinates = term("ground_truth.SoftArgmaxL1", weight=1.0)
+    s.optimizer.learning_rate = 2e-3
+    s.optimizer.warmup = "200 steps"
+    s.optimizer.clip_norm = 5.0
+    s.train.ema_decay = 0.998
+
+
+def term(type_: str, *, weight: float = 1.0, begin: str = "0 steps", ramp: str = "0 steps", **options) -> ConfigDict:
+    """Returns one term: `type_` is a class of lmkd.distill.terms, `options` its arguments.
+
+    The weight is 0 before `begin`, rises linearly over `ramp`, and stays.
+    """
+    schedule = {"begin": begin, "ramp": ramp}
+    return ConfigDict({"type": type_, "weight": weight, "schedule": schedule, "options": options})
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    """Shrinks any experiment to seconds on a CPU: the tiny synthetic faces, a tiny network, a few steps."""
+    config = config.copy_and_resolve_references()
+    tiny = _tiny_data(config)
+    config.data.train = (f"{tiny}:train",)
+    config.data.validation = (f"{tiny}:validation",) if config.data.validation else ()
+    config.data.test = (f"{tiny}:test",)
+    config.data.image_px = 64
+    config.evaluation.batch_size = 8
+    config.runtime.dtype = "float32"
+    config.expected = ""
+    for s in config.stage.values():
+        s.model.backbone_options.update(
+            {"width": 4, "modules": (1, 1, 1), "blocks": 1, "stage1_width": 4, "stage1_blocks": 1, "stem_width": 8}
+        )
+        s.model.weights = ""
+        s.train.length = "6 steps"
+        s.train.batch_size = 8
+        s.train.log_every = "2 steps"
+        s.train.validate_every = "3 steps"
+        s.train.save_every = "3 steps"
+        s.optimizer.warmup = "2 steps"
+        s.optimizer.boundaries = ("4 steps",) if s.optimizer.boundaries else ()
+        for t in s.terms.values():
+            t.schedule.begin, t.schedule.ramp = "0 steps", "0 steps"
+    return config
+
+
+def _tiny_data(config: ConfigDict) -> str:
+    names = " ".join(config.data.train)
+    return "synthetic_faces/tiny" if config.scheme == "" and ("wflw" in names) else "synthetic_faces/tiny_68"
+
+
+def finish(config: ConfigDict, variant: str | None) -> ConfigDict:
+    """Returns a config with the variant after the colon of --config applied: the last line of every `get_config`."""
+    if not variant:
+        return config
+    if variant not in VARIANTS:
+        raise unknown("config variant", variant, VARIANTS, "after the colon of --config")
+    return smoke(config)

@@ -1,0 +1,38 @@
+"""A slim HRNet on real faces, 68 points: 300W's training images and YouTube frames, scored on 300W common.
+
+    LMKD_REAL_DATA=DIR python -m lmkd.main --config=configs/faces68.py
+
+DIR holds `the300w/` and `youtube_faces68/` in their published layout; incomplete trees are accepted, and the report says what
+is missing. Without LMKD_REAL_DATA the two data sets must be prepared already (python -m lmkd.prepare).
+"""
+
+import os
+
+from ml_collections import ConfigDict
+
+from lmkd.configs import common
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the config of the real-face run."""
+    config = common.get_config()
+    config.data.train = ("the300w:train", "youtube_faces68:train_people")
+    config.data.validation = ("youtube_faces68:validation_people",)
+    config.data.test = ("the300w:common",)
+    config.data.image_px = 96
+    config.data.partial = True
+    real = os.environ.get("LMKD_REAL_DATA", "")
+    if real:
+        config.data.manual_dirs.the300w = os.path.join(real, "the300w")
+        config.data.manual_dirs.youtube_faces68 = os.path.join(real, "youtube_faces68")
+    config.augment.colour = 0.3
+    config.augment.shift = 0.03
+    config.augment.blur_p = 0.15
+    config.augment.grey_p = 0.1
+    config.augment.occlusion_p = 0.2
+    s = config.stage.student
+    common.slim_hrnet(s)
+    s.train.length = "12000 steps"
+    s.train.validate_every = "1500 steps"
+    s.train.save_every = "500 steps"
+    return common.finish(config, variant)

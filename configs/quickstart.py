@@ -1,0 +1,24 @@
+"""A slim HRNet on synthetic faces: from nothing to a trained network, its scores and a report, on a laptop.
+
+    python -m lmkd.main --config=configs/quickstart.py
+"""
+
+from ml_collections import ConfigDict
+
+from lmkd.configs import common
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the quickstart's config."""
+    config = common.get_config()
+    config.data.train = ("synthetic_faces/quickstart_68:train",)
+    config.data.validation = ("synthetic_faces/quickstart_68:validation",)
+    config.data.test = ("synthetic_faces/quickstart_68:test",)
+    config.data.image_px = 96
+    config.augment.colour = 0.3
+    s = config.stage.student
+    common.slim_hrnet(s)
+    s.train.length = "1000 steps"
+    s.train.validate_every = "250 steps"
+    s.train.save_every = "250 steps"
+    return common.finish(config, variant)

@@ -1,0 +1,70 @@
+"""What the doors share: flags of a config, errors without tracebacks, exit statuses.
+
+Exit statuses: 0 done; 1 a fault of ours; 2 something the user gave; 130 and 143 stopped by Ctrl-C and SIGTERM, state saved.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from lmkd import config as configs
+from lmkd.core.errors import UserError
+from lmkd.training.loop import Interrupted
+
+
+def define_config_flag(default: str | None = None) -> None:
+    """Defines --config, with typed overrides such as --config.data.threads=4."""
+    config_flags.DEFINE_config_file("config", default, "configs/NAME.py[:smoke], a file of yours or a shipped one.")
+
+
+def run(main: Callable[[], None], *, needs_config: bool = False, argv: Sequence[str] | None = None) -> None:
+    """Parses the flags, calls `main`, and turns what goes wrong into one clear message and an exit status."""
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        argv = [_resolved(a) for a in argv]
+        left = flags.FLAGS(argv)
+        if len(left) > 1:
+            raise UserError(f"unexpected argument {left[1]!r}; options are written --name=value (--help lists them)")
+        if needs_config and flags.FLAGS.config is None:
+            raise UserError("which experiment? --config=configs/quickstart.py, for one")
+        main()
+    except Interrupted as stopped:
+        print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint stands", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (AttributeError, KeyError, TypeError) as error:
+        if not _from_flags(error):
+            raise
+        print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def quiet() -> None:
+    """Keeps libraries' chatter off the terminal; warnings and errors stay."""
+    logging.set_verbosity(logging.WARNING)
+    logging.use_absl_handler()
+
+
+def _resolved(argument: str) -> str:
+    for prefix in ("--config=", "-config="):
+        if argument.startswith(prefix):
+            return prefix + configs.resolve_path(argument.removeprefix(prefix))
+    return argument
+
+
+def _from_flags(error: BaseException) -> bool:
+    """True where an error rose inside ml_collections: a wrong key or a value of a wrong type in an override."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "ml_collections" in trace.tb_frame.f_code.co_filename
+
+
+__all__ = ["app", "define_config_flag", "quiet", "run"]

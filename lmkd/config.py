@@ -1,0 +1,220 @@
+"""Loads configs, checks a whole one at once before a device is touched, and keeps it as JSON.
+
+Below `lmkd.build` nobody sees a config.
+"""
+
+import importlib
+import importlib.util
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lmkd.core import plugins, schemes
+from lmkd.core.errors import UserError, nearest, report_together, unknown
+from lmkd.data import pipeline, reading
+from lmkd.data.transforms import CROP_PROTOCOLS
+from lmkd.ops.heatmaps import ROUND_TRIP_CELLS
+from lmkd.training import optimisers
+
+ACTIVATIONS = ("linear", "softmax")
+DTYPES = ("auto", "float32", "bfloat16")
+LENGTH_UNITS = ("steps", "epochs", "examples")
+# What may change between the start of a stage and its continuation: it has no influence on the trained parameters.
+FREE_TO_CHANGE = (
+    "evaluation.", "runtime.", "expected", "stages", "data.data_dir", "data.manual_dirs.", "data.partial", "data.test",
+    "data.threads", "train.log_every", "train.save_every", "train.validate_every", "data.validation",
+)  # fmt: skip
+
+
+def resolve_path(argument: str) -> str:
+    """Returns "PATH[:variant]" with the path found: as given, or else the shipped config of that name.
+
+    Raises:
+      UserError: there is no such file; the message lists the shipped ones.
+    """
+    path, colon, variant = argument.partition(":")
+    if not Path(path).is_file():
+        folder = Path(str(importlib.import_module("lmkd.configs").__file__)).parent
+        shipped = {p.name: p for p in folder.glob("*.py") if p.name not in ("__init__.py", "common.py")}
+        name = Path(path).name if path.endswith(".py") else f"{Path(path).name}.py"
+        if name not in shipped:
+            raise UserError(
+                f"--config={argument}: there is no file {path}.{nearest(name, shipped)} "
+                f"Shipped: {', '.join(sorted(shipped))}."
+            )
+        path = str(shipped[name])
+    return path + colon + variant
+
+
+def load(argument: str) -> ConfigDict:
+    """Returns the config of "PATH[:variant]", as the flag --config does, without overrides."""
+    path, _, variant = resolve_path(argument).partition(":")
+    spec = importlib.util.spec_from_file_location(f"lmkd_config_{Path(path).stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant or None)
+
+
+def length_in_steps(text: str, *, faces: int, batch_size: int, where: str) -> int:
+    """Turns "500 steps", "60 epochs" or "1e6 examples" into steps, rounded to the nearest, at least 1 (0 stays 0).
+
+    Raises:
+      UserError: the text is no such length.
+    """
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s+([a-z]+)\s*", str(text))
+    unit = match.group(2) if match else ""
+    singular = {u.removesuffix("s"): u for u in LENGTH_UNITS}
+    unit = singular.get(unit, unit)
+    try:
+        number = float(match.group(1)) if match else -1.0
+    except ValueError:
+        number = -1.0
+    if unit not in LENGTH_UNITS or number < 0:
+        raise UserError(f"{where}: {text!r} is no length. Write a number and one of {', '.join(LENGTH_UNITS)}: '60 epochs'.")
+    per_unit = {"steps": 1.0, "epochs": faces / batch_size, "examples": 1.0 / batch_size}[unit]
+    return max(round(number * per_unit), 1) if number else 0
+
+
+def check(config: ConfigDict) -> None:
+    """Checks a whole config; raises ONE `UserError` with every problem, or returns."""
+    problems: list[str] = []
+    for name in config.stages:
+        if name not in config.stage:
+            problems.append(str(unknown("stage", name, config.stage.keys(), "config.stages")))
+    if not config.stages or len(set(config.stages)) != len(config.stages):
+        problems.append(f"config.stages: name each stage once, at least one; got {tuple(config.stages)}")
+    problems += [p for found in (_data(config), _augment(config), _rest(config)) for p in found]
+    for name in sorted(set(config.stages) & set(config.stage.keys())):
+        problems += _stage(config.stage[name], f"config.stage.{name}")
+    report_together(problems, "the config cannot run")
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as JSON, keys sorted."""
+    return json.dumps(config.to_dict(), indent=1, sort_keys=True, default=str)
+
+
+def from_json(text: str) -> ConfigDict:
+    """Reads `to_json`'s text; lists come back as the tuples that they were."""
+    return ConfigDict(_tuples(json.loads(text)))
+
+
+def changed_keys(before: ConfigDict, now: ConfigDict, stage: str) -> list[str]:
+    """Lists the keys that shape `stage` and differ: "data.crop_scale: 1.25 -> 1.1"."""
+    flat_before, flat_now = (dict(_flat(json.loads(to_json(c)))) for c in (before, now))
+    changes = []
+    for key in sorted(set(flat_before) | set(flat_now)):
+        if key.startswith("stage.") and not key.startswith(f"stage.{stage}."):
+            continue
+        free = key.removeprefix(f"stage.{stage}.")
+        if free.startswith(FREE_TO_CHANGE) or flat_before.get(key) == flat_now.get(key):
+            continue
+        changes.append(f"{key}: {flat_before.get(key, 'absent')} -> {flat_now.get(key, 'absent')}")
+    return changes
+
+
+def _data(config: ConfigDict) -> Iterator[str]:
+    data = config.data
+    for key in ("train", "validation", "test"):
+        splits = data[key]
+        if isinstance(splits, str):
+            yield f"config.data.{key}: write a tuple of splits, ('{splits}',)"
+            continue
+        for reference in splits:
+            yield from _problem(lambda r=reference: reading.parse(r), f"config.data.{key}")
+    if not data.train:
+        yield "config.data.train names no split"
+    for key, value in (("crop", data.crop), *(("test_crops", c) for c in data.test_crops)):
+        if value not in CROP_PROTOCOLS:
+            yield str(unknown("crop protocol", value, CROP_PROTOCOLS, f"config.data.{key}"))
+    if data.on_unreadable not in pipeline.ON_UNREADABLE:
+        yield str(unknown("policy", data.on_unreadable, pipeline.ON_UNREADABLE, "config.data.on_unreadable"))
+    yield from _at_least(data, "config.data", image_px=32, crop_scale=0.1, threads=1)
+    if data.image_px % 32:
+        yield f"config.data.image_px: {data.image_px} is no multiple of 32 (the network's lowest resolution is 1/32)"
+    if config.scheme and config.scheme not in schemes.SHIPPED:
+        yield str(unknown("landmark scheme", config.scheme, schemes.SHIPPED, "config.scheme"))
+
+
+def _augment(config: ConfigDict) -> Iterator[str]:
+    for key, value in config.augment.items():
+        if value < 0 or (key.endswith("_p") and value > 1) or (key == "scale" and value >= 1):
+            yield f"config.augment.{key}: {value} is out of range ({'0 to 1' if key != 'rotation_deg' else '0 and up'})"
+
+
+def _rest(config: ConfigDict) -> Iterator[str]:
+    if config.heatmap.decoder not in ROUND_TRIP_CELLS:
+        yield str(unknown("decoder", config.heatmap.decoder, ROUND_TRIP_CELLS, "config.heatmap.decoder"))
+    if config.runtime.dtype not in DTYPES:
+        yield str(unknown("dtype", config.runtime.dtype, DTYPES, "config.runtime.dtype"))
+    yield from _at_least(config.heatmap, "config.heatmap", sigma_cells=0.1)
+    yield from _at_least(config.evaluation, "config.evaluation", batch_size=1)
+
+
+def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
+    model, train = stage.model, stage.train
+    for part in ("backbone", "head"):
+        yield from _plugin("lmkd.models", model[part], model[f"{part}_options"], part, f"{where}.model.{part}")
+    if model.heatmap_activation not in ACTIVATIONS:
+        yield str(unknown("activation", model.heatmap_activation, ACTIVATIONS, f"{where}.model.heatmap_activation"))
+    if not stage.terms:
+        yield f"{where}.terms is empty: there is nothing to train on"
+    for name, term in stage.terms.items():
+        yield from _plugin("lmkd.distill.terms", term.type, term.options, "term", f"{where}.terms.{name}")
+    for key, valid in (("name", optimisers.OPTIMISERS), ("schedule", optimisers.SCHEDULES)):
+        if stage.optimizer[key] not in valid:
+            yield str(unknown(f"optimizer {key}", stage.optimizer[key], valid, f"{where}.optimizer.{key}"))
+    yield from _at_least(train, f"{where}.train", batch_size=1, micro_batches=1, ema_decay=0.0)
+    yield from _at_least(stage.optimizer, f"{where}.optimizer", learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
+    if not 0 <= train.ema_decay < 1:
+        yield f"{where}.train.ema_decay: {train.ema_decay} is not within 0 and 1"
+    if train.micro_batches >= 1 and train.batch_size % train.micro_batches:
+        yield f"{where}.train.batch_size: {train.batch_size} does not divide into {train.micro_batches} micro_batches"
+    lengths = {f"{where}.train.{k}": train[k] for k in ("length", "log_every", "validate_every", "save_every")}
+    lengths[f"{where}.optimizer.warmup"] = stage.optimizer.warmup
+    lengths |= {f"{where}.optimizer.boundaries[{i}]": b for i, b in enumerate(stage.optimizer.boundaries)}
+    for name, term in stage.terms.items():
+        lengths |= {f"{where}.terms.{name}.schedule.{k}": term.schedule[k] for k in ("begin", "ramp")}
+    for key, text in lengths.items():
+        yield from _problem(lambda t=text, k=key: length_in_steps(t, faces=1, batch_size=1, where=k), "")
+
+
+def _plugin(package: str, name: str, options: ConfigDict, kind: str, where: str) -> Iterator[str]:
+    try:
+        found = plugins.resolve(package, name, kind=kind, where=where)
+    except UserError as error:
+        yield str(error)
+        return
+    yield from plugins.check_options(found, dict(options), kind=f"{kind} {name}", where=f"{where}_options")
+
+
+def _at_least(part: ConfigDict, where: str, **bounds: float) -> Iterator[str]:
+    for key, bound in bounds.items():
+        if part[key] < bound:
+            yield f"{where}.{key}: {part[key]} is below {bound}"
+
+
+def _problem(attempt: Callable[[], Any], where: str) -> Iterator[str]:
+    try:
+        attempt()
+    except UserError as error:
+        yield f"{where}: {error}" if where else str(error)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), value

@@ -1,0 +1,138 @@
+"""The Grain pipeline: records -> faces -> batches, for training (endless) and evaluation (once, padded).
+
+Shuffling and augmentation go by global index; only then are the hosts' shares cut, so a run's data do not depend on how many
+hosts share it. Threads, not processes: on few cores a worker process costs seconds to start, and OpenCV releases the GIL.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from lmkd.core import batch as batch_table
+from lmkd.core.errors import UserError
+from lmkd.data.reading import Record, Records
+from lmkd.data.transforms import MakeFace, UnreadableImage, decode
+
+ON_UNREADABLE = ("error", "skip")
+
+
+class Unreadable:
+    """The keys of records whose image could not be decoded, shared by the reading threads."""
+
+    def __init__(self, policy: str):
+        self.policy = policy
+        self._keys: set[str] = set()
+        self._lock = threading.Lock()
+
+    def note(self, error: UnreadableImage, key: str) -> None:
+        """Counts a key, or raises where the policy is "error"."""
+        if self.policy == "error":
+            raise UserError(
+                f"{error}. Mend the data set, or set config.data.on_unreadable='skip' to go on without such records."
+            ) from error
+        with self._lock:
+            self._keys.add(key)
+
+    def keys(self) -> list[str]:
+        """The keys so far, sorted."""
+        with self._lock:
+            return sorted(self._keys)
+
+
+def training_batches(
+    records: Records,
+    make_face: MakeFace,
+    *,
+    batch_size: int,
+    seed: int,
+    unreadable: Unreadable,
+    threads: int = 2,
+    prefetch: int = 4,
+    host: int = 0,
+    hosts: int = 1,
+) -> grain.DatasetIterator:
+    """Returns an endless, resumable iterator over shuffled, augmented batches: this host's share of each.
+
+    Args:
+      batch_size: faces a global batch; `hosts` must divide it.
+      seed: orders and augmentations follow from it and the global index alone.
+    """
+    cv2.setNumThreads(0)  # parallel over faces, not inside one
+    faces = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat()
+    faces = faces.random_map(_TrainingFace(records, make_face, unreadable))
+    share = faces[host::hosts].batch(batch_size // hosts, batch_fn=_stack)
+    return iter(share.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+
+
+def evaluation_batches(
+    records: Records,
+    make_face: MakeFace,
+    *,
+    batch_size: int,
+    unreadable: Unreadable,
+    threads: int = 2,
+    host: int = 0,
+    hosts: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Yields every face once, in order, this host's share of each batch; the last batch is padded with mask 0, never dropped.
+
+    Besides the batch table a batch has `key` (list of str) and `counted` u8 [b]: 1 for a record, unreadable ones too (their
+    mask is 0), 0 for padding.
+    """
+    cv2.setNumThreads(0)
+    padded = -(-len(records) // batch_size) * batch_size
+    faces = grain.MapDataset.range(padded).map(_EvaluationFace(records, make_face, unreadable))
+    share = faces[host::hosts].batch(batch_size // hosts, batch_fn=_stack)
+    yield from share.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
+
+
+class _TrainingFace(grain.transforms.RandomMap):
+    """Global index -> augmented face. An unreadable record is replaced by the next valid one."""
+
+    def __init__(self, records: Records, make_face: MakeFace, unreadable: Unreadable):
+        self._records, self._make, self._unreadable = records, make_face, unreadable
+
+    def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        total = len(self._records)
+        for step in range(total):
+            record = self._records[(int(index) + step) % total]
+            image = _decode_or_note(record, self._unreadable)
+            if image is not None:
+                return self._make(record, image, rng)
+        raise UserError(f"none of the {total} training records has a readable image")
+
+
+class _EvaluationFace(grain.transforms.Map):
+    """Global index -> face with its key; beyond the last record, padding."""
+
+    def __init__(self, records: Records, make_face: MakeFace, unreadable: Unreadable):
+        self._records, self._make, self._unreadable = records, make_face, unreadable
+
+    def map(self, index: int) -> dict[str, Any]:
+        index = int(index)
+        padding = index >= len(self._records)
+        record = None if padding else self._records[index]
+        image = None if record is None else _decode_or_note(record, self._unreadable)
+        if record is not None and image is not None:
+            face = self._make(record, image, None)
+        else:
+            flags = len(self._records.flags)
+            face = batch_table.empty_face(self._make.size_px, self._records.scheme.num_points, flags)
+        return face | {"key": record.key if record else "", "counted": np.uint8(not padding)}
+
+
+def _decode_or_note(record: Record, unreadable: Unreadable) -> np.ndarray | None:
+    try:
+        return decode(record)
+    except UnreadableImage as error:
+        unreadable.note(error, record.key)
+        return None
+
+
+def _stack(faces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    stacked = {name: np.stack([face[name] for face in faces]) for name in faces[0] if name != "key"}
+    return stacked | ({"key": [face["key"] for face in faces]} if "key" in faces[0] else {})

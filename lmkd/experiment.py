@@ -1,0 +1,194 @@
+"""An experiment from config to report: every stage that is not finished, then the evaluation, then the report.
+
+    <workdir>/config.json
+    <workdir>/<stage>/{config.json, checkpoints/, metrics.jsonl, events/, finished.json}
+    <workdir>/{report.html, results.json}, <workdir>/faces_<stage>_<split>_<crop>_<checkpoint>.csv
+"""
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lmkd import build, scoring
+from lmkd import config as configs
+from lmkd.core.errors import UserError
+from lmkd.evaluation import report, rows, scores
+from lmkd.evaluation.content import ReportContent, Result, headline
+from lmkd.evaluation.files import whole_file
+from lmkd.evaluation.tables import summary_text
+from lmkd.models import cost
+from lmkd.training import checkpoints, loop
+from lmkd.training.logs import read_metrics
+
+
+def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
+    """Runs an experiment, or what is left of it, and returns the report's path.
+
+    Raises:
+      UserError: the config, the data or an earlier run in `workdir` does not fit.
+      training.loop.Interrupted: asked to stop; the state is saved.
+    """
+    configs.check(config)
+    build.prepare_device(config)
+    build.prepare_data(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    trained = [_train_stage(config, name, workdir / name) for name in config.stages]
+    _write_text(workdir / "config.json", configs.to_json(config))
+    return _evaluate(config, workdir, trained, command)
+
+
+class TrainedStage(dict):
+    """What the evaluation needs of a stage: name, folder, provenance, unreadable keys, cost text, seconds."""
+
+
+def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
+    finished = folder / "finished.json"
+    _refuse_changes(config, name, folder)
+    if finished.is_file():
+        print(f"stage {name}: finished, skipped ({folder})")
+        return json.loads(finished.read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    built = build.stage(config, name, folder, scoring.validator(config))
+    _write_text(folder / "config.json", configs.to_json(config))
+    cost_rows = cost.count(built.net, config.data.image_px)
+    options = built.arguments["options"]
+    print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost_rows)}")
+    print(f"{options.total_steps} steps of {options.batch_size} faces on {jax.device_count()} {jax.default_backend()} device(s)")
+    begun = time.monotonic()
+    loop.run(**built.arguments)
+    summary = {
+        "name": name,
+        "steps": options.total_steps,
+        "last_session_seconds": round(time.monotonic() - begun, 1),
+        "unreadable": built.unreadable.keys(),
+        "cost": cost.table(cost_rows),
+        "provenance": [p._asdict() for p in built.provenance],
+    }
+    _write_text(finished, json.dumps(summary, indent=1))
+    return summary
+
+
+def _refuse_changes(config: ConfigDict, name: str, folder: Path) -> None:
+    before = folder / "config.json"
+    if not before.is_file():
+        return
+    changes = configs.changed_keys(configs.from_json(before.read_text()), config, name)
+    if changes:
+        raise UserError(
+            f"{folder} holds stage {name!r} of another config; what changed:\n"
+            + "\n".join(f"  - {c}" for c in changes)
+            + "\nTake another --workdir, or the earlier values; or remove that folder to train anew."
+        )
+
+
+def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], command: str) -> Path:
+    path, results_path = workdir / "report.html", workdir / "results.json"
+    folders = {t["name"]: _checkpoint_folders(workdir / t["name"]) for t in trained}
+    mark = _fingerprint(config, folders)
+    if results_path.is_file() and path.is_file():
+        kept = json.loads(results_path.read_text())
+        if kept["fingerprint"] == mark:
+            print(f"evaluation: nothing changed, kept\n{kept['summary']}")
+            return path
+    results, pictures, notices = [], [], []
+    for stage in trained:
+        text, unreadable = _trained_text(stage), stage["unreadable"]
+        if unreadable:
+            notices.append(f"stage {stage['name']}: {len(unreadable)} unreadable training records were replaced: {unreadable}")
+        for label, step_folder in folders[stage["name"]]:
+            scored = _score_checkpoint(config, stage["name"], label, step_folder, text, workdir, pictures=stage is trained[-1])
+            results += [s.result for s in scored]
+            notices += [f"{s.result.name}: {len(s.unreadable)} unreadable faces skipped: {s.unreadable}" for s in scored
+                        if s.unreadable]  # fmt: skip
+            pictures += [(s.result, s.pictures) for s in scored if s.pictures]
+    first = headline(results)
+    shown = next((p for r, p in pictures if r is first), None)
+    summary = summary_text(results) if results else "no test split was scored"
+    used = {p.text(): p for reference in config.data.test for p in build.records(config, (reference,)).provenance}
+    content = ReportContent(
+        title=f"lmkd: {workdir.name}",
+        command=command,
+        results=results,
+        history=read_metrics(workdir / trained[-1]["name"] / "metrics.jsonl"),
+        faces=shown if config.runtime.faces_in_report else None,
+        cost="\n\n".join(f"stage {t['name']}\n{t['cost']}" for t in trained),
+        config_json=configs.to_json(config),
+        versions=build.versions(),
+        datasets=scoring.datasets((*_provenances(trained[-1]), *used.values())),
+        notices=list(dict.fromkeys(notices)),
+    )
+    report.write_report(path, content)
+    _write_text(results_path, json.dumps({"fingerprint": mark, "summary": summary, "results": _numbers(results)}, indent=1))
+    print(summary)
+    return path
+
+
+def _score_checkpoint(config, stage: str, label: str, folder: Path, text: str, workdir: Path, *, pictures: bool):
+    loaded = build.load(folder)
+    scored = []
+    for reference in config.data.test:
+        for crop in config.data.test_crops:
+            found = scoring.score_split(
+                loaded.model,
+                loaded.variables,
+                loaded.scheme,
+                config,
+                reference,
+                crop=crop,
+                checkpoint=label,
+                step=int(folder.name),
+                provenance=text,
+                pictures=pictures and config.runtime.faces_in_report and not scored,
+            )
+            name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{stage}_{reference}_{crop}_{label}")
+            rows.write_csv(workdir / f"faces_{name}.csv", found.result.rows, found.result.scheme, found.result.flags)
+            scored.append(found._replace(result=found.result._replace(name=f"{stage} on {reference}")))
+    return scored
+
+
+def _checkpoint_folders(folder: Path) -> list[tuple[str, Path]]:
+    """The stage's ("last", folder) and, where a validation chose another one, ("best", folder)."""
+    last, best = (checkpoints.find_step(folder, which) for which in ("latest", "best"))
+    return [("last", last)] if best == last else [("best", best), ("last", last)]
+
+
+def _fingerprint(config: ConfigDict, folders: dict[str, list[tuple[str, Path]]]) -> str:
+    steps = {name: [(label, f.name) for label, f in found] for name, found in folders.items()}
+    data = [p._asdict() for reference in config.data.test for p in build.records(config, (reference,)).provenance]
+    return hashlib.sha256(json.dumps([configs.to_json(config), steps, data]).encode()).hexdigest()[:16]
+
+
+def _provenances(stage: dict[str, Any]):
+    from lmkd.data.reading import Provenance
+
+    return tuple(Provenance(**p) for p in stage["provenance"])
+
+
+def _trained_text(stage: dict[str, Any]) -> str:
+    return f"trained on {scoring.trained_on(_provenances(stage))}"
+
+
+def _numbers(results: list[Result]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": r.name,
+            "checkpoint": r.checkpoint,
+            "step": r.step,
+            "crop_protocol": r.crop_protocol,
+            "flip_test": r.flip_test,
+            "provenance": r.provenance,
+            **scores.scores_to_dict(r.scores),
+        }
+        for r in results
+    ]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text)

@@ -1,0 +1,54 @@
+"""Runs an experiment: prepares what it can, trains every stage that is not finished, evaluates, writes the report.
+
+    python -m lmkd.main --config=configs/quickstart.py [--workdir=runs/quickstart] [--config.KEY=VALUE ...]
+
+Kept short on purpose: flags, one call, a clear message.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from lmkd import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; runs/<config> by default.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
+_FACES = flags.DEFINE_bool("faces", True, "Pictures of faces in the report; --no_faces leaves them out.")
+
+
+def main() -> None:
+    """The door's one call."""
+    from lmkd import experiment
+
+    cli.quiet()
+    config = flags.FLAGS.config
+    if _DATA_DIR.value:
+        config.data.data_dir = _DATA_DIR.value
+    if not _FACES.value:
+        config.runtime.faces_in_report = False
+    workdir = Path(_WORKDIR.value or Path("runs") / _run_name())
+    command = shlex.join(["python", "-m", "lmkd.main", *sys.argv[1:]])
+    report = experiment.run(config, workdir, command=command)
+    print(f"\nreport: {report.absolute()}")
+    if config.expected:
+        print(f"expected: {config.expected}")
+
+
+def _run_name() -> str:
+    """runs/<config>, with the variant where there is one: "quickstart", "quickstart_smoke"."""
+    given = next((a.split("=", 1)[1] for a in reversed(sys.argv[1:]) if a.lstrip("-").startswith("config=")), "run")
+    path, _, variant = given.partition(":")
+    return Path(path).stem + (f"_{variant}" if variant else "")
+
+
+def console() -> None:
+    """Entry point."""
+    sys.argv[1:] = ["--nofaces" if a in ("--no_faces", "--no-faces") else a for a in sys.argv[1:]]
+    cli.define_config_flag()
+    cli.run(main, needs_config=True)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,130 @@
+"""Scores a landmarker on prepared splits: what `lmkd.main` and `lmkd.evaluate` have in common."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lmkd import build
+from lmkd.core.schemes import Scheme
+from lmkd.data import pipeline, reading
+from lmkd.evaluation import evaluator, faces, rows, scores
+from lmkd.evaluation.content import DatasetProvenance, Result
+from lmkd.models.landmarker import Landmarker
+
+
+class Scored(NamedTuple):
+    """One result, the pictures of its best, median and worst faces, and the keys of records that could not be read."""
+
+    result: Result
+    pictures: list[faces.FacePicture]
+    unreadable: list[str]
+
+
+def score_split(
+    net: Landmarker,
+    variables: dict[str, Any],
+    scheme: Scheme,
+    config: ConfigDict,
+    reference: str,
+    *,
+    crop: str,
+    checkpoint: str,
+    step: int | None,
+    provenance: str,
+    pictures: bool = False,
+) -> Scored:
+    """Scores one split under one crop protocol.
+
+    Args:
+      net, variables, scheme: the landmarker; where the split is in a scheme that `scheme` contains, those points are scored.
+      config: for the crop, the batch, flip test, normaliser and thresholds.
+      reference: NAME[/CONFIG]:SPLIT.
+      checkpoint: "best" or "last", for the report, and its `step`.
+      provenance: what the network was trained on, for the report.
+      pictures: also cuts out the best, median and worst faces.
+    """
+    source = build.records(config, (reference,))
+    unreadable = pipeline.Unreadable(config.data.on_unreadable)
+    found = _rows(net, variables, scheme, config, source, unreadable, crop=crop, flip_test=config.evaluation.flip_test)
+    scored = scores.score(
+        found,
+        source.scheme,
+        source.flags,
+        normaliser=config.evaluation.normaliser or None,
+        thresholds=config.evaluation.thresholds,
+    )
+    result = Result(
+        name=reference,
+        checkpoint=checkpoint,
+        crop_protocol=f"{crop} x {config.data.crop_scale:g}",
+        normaliser=scored.normaliser,
+        scores=scored,
+        rows=found,
+        scheme=source.scheme,
+        flags=source.flags,
+        provenance=provenance,
+        flip_test=bool(config.evaluation.flip_test),
+        step=step,
+    )
+    shown = _pictures(config, source, unreadable, result, crop) if pictures else []
+    return Scored(result, shown, unreadable.keys())
+
+
+def validator(config: ConfigDict) -> Any:
+    """Returns (net, scheme) -> (variables -> mean NME in %) over the validation splits, without flip test."""
+
+    def of_network(net: Landmarker, scheme: Scheme) -> Any:
+        source = build.records(config, config.data.validation)
+        predict = build.predictor(net, scheme, flip_test=False)
+        unreadable = pipeline.Unreadable(config.data.on_unreadable)
+
+        def nme_percent(variables: dict[str, Any]) -> float:
+            found = _rows_with(predict, variables, scheme, config, source, unreadable, crop=config.data.crop)
+            normaliser = config.evaluation.normaliser or None
+            return float(100 * np.nanmean(rows.nme_per_face(found, source.scheme, normaliser)))
+
+        return nme_percent
+
+    return of_network
+
+
+def datasets(provenance: tuple[reading.Provenance, ...]) -> list[DatasetProvenance]:
+    """Returns provenances as the report shows them."""
+    return [
+        DatasetProvenance(p.name, p.config_name, p.split, p.found, p.published, p.missing, p.licence) for p in provenance
+    ]
+
+
+def trained_on(provenance: tuple[reading.Provenance, ...]) -> str:
+    """Says what a network was trained on: "the300w:train, 2012 of 3148 faces + ..."."""
+    return " + ".join(p.text() for p in provenance)
+
+
+def _rows(net, variables, scheme, config, source, unreadable, *, crop: str, flip_test: bool) -> rows.FaceRows:
+    predict = build.predictor(net, scheme, flip_test=flip_test)
+    return _rows_with(predict, variables, scheme, config, source, unreadable, crop=crop)
+
+
+def _rows_with(predict, variables, scheme, config, source, unreadable, *, crop: str) -> rows.FaceRows:
+    def predict_batch(batch):
+        return predict(variables, batch)
+
+    if source.scheme.name != scheme.name:
+        predict_batch = evaluator.in_target_scheme(predict_batch, scheme, source.scheme.name)
+    batches = build.evaluation_batches(config, source, unreadable, crop=crop)
+    return evaluator.evaluate(predict_batch, batches, expected_faces=len(source))
+
+
+def _pictures(config, source, unreadable, result: Result, crop: str) -> list[faces.FacePicture]:
+    nme = rows.nme_per_face(result.rows, source.scheme, result.normaliser)
+    wanted = dict(faces.select_faces(result.rows, nme))
+    index_of = {result.rows.keys[n]: n for n in wanted}
+    found: dict[int, faces.FacePicture] = {}
+    for batch in build.evaluation_batches(config, source, unreadable, crop=crop):
+        for i, key in enumerate(batch["key"]):
+            if key in index_of and batch["counted"][i]:
+                n = index_of[key]
+                image, affine = batch["image"][i], batch["crop_to_image"][i]
+                found[n] = faces.face_picture(result.rows, n, image, affine, float(nme[n]), wanted[n])
+    return [found[n] for n in wanted if n in found]

@@ -1,0 +1,150 @@
+"""Orbax checkpoints of a stage: the latest and the best kept, written in the background, data iterator inside.
+
+    <stage folder>/checkpoints/<step>/{model,train,meta,iterator}
+
+`model` holds what predicts (parameters and statistics, averaged where an average is kept), `train` the rest of the state,
+`meta` the stage's description (config, landmark scheme, versions), so that a path is enough to load a model.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from grain.checkpoint import CheckpointRestore, CheckpointSave
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from lmkd.core.errors import UserError, unknown
+from lmkd.training import state as states
+
+WHICH = ("best", "latest")
+METRIC = "validation_nme"  # lower is better; BestN(reverse=True) keeps the lowest
+
+
+class Checkpoints:
+    """Saves and restores one stage's checkpoints."""
+
+    def __init__(self, folder: Path, *, keep_latest: int = 1, asynchronous: bool = True):
+        policy = AnyPreservationPolicy(
+            [
+                LatestN(keep_latest),
+                BestN(get_metric_fn=lambda m: m[METRIC], reverse=True, n=1, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            enable_async_checkpointing=asynchronous,
+            cleanup_tmp_directories=True,  # what a killed run left half-written
+        )
+        self._manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
+
+    def save(
+        self, state: states.TrainState, iterator: Any, meta: Mapping[str, Any], *, validation_nme: float | None
+    ) -> None:
+        """Saves in the background; a step that is already there is left as it is."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = {
+            "model": ocp.args.StandardSave(states.inference_variables(state)),
+            "train": ocp.args.StandardSave(_training_part(state)),
+            "meta": ocp.args.JsonSave(dict(meta)),
+            "iterator": CheckpointSave(iterator),
+        }
+        metrics = None if validation_nme is None else {METRIC: validation_nme}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, like: states.TrainState, iterator: Any) -> states.TrainState:
+        """Restores the newest checkpoint into a state shaped `like`; sets the data iterator to where it was."""
+        step = self._manager.latest_step()
+        if step is None:
+            raise UserError(f"no checkpoint to go on from under {self._manager.directory}")
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        back = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(states.inference_variables(shapes)),
+                train=ocp.args.StandardRestore(_training_part(shapes)),
+                iterator=CheckpointRestore(iterator),
+            ),
+        )
+        return _joined(back["train"], back["model"], averaged=like.ema is not None)
+
+    def wait(self) -> None:
+        """Waits until what is being written is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and releases the writer."""
+        self._manager.close()
+
+
+def find_step(path: Path, which: str = "best") -> Path:
+    """Returns the folder of one checkpoint step from a step's folder, a stage's folder or a workdir of one stage.
+
+    Raises:
+      UserError: nothing there, or several stages to choose from; the message names what is there.
+    """
+    if which not in WHICH:
+        raise unknown("choice of checkpoint", which, WHICH, "--which")
+    path = path.absolute()
+    if (path / "model").is_dir() and (path / "meta").is_dir():
+        return path
+    folder = path if path.name == "checkpoints" else path / "checkpoints"
+    if not folder.is_dir():
+        stages = sorted(p.parent for p in path.glob("*/checkpoints") if p.is_dir()) if path.is_dir() else []
+        if len(stages) == 1:
+            return find_step(stages[0], which)
+        if len(stages) > 1:
+            names = ", ".join(s.name for s in stages)
+            raise UserError(f"{path} holds several stages ({names}): name one, such as {stages[-1]}")
+        raise UserError(
+            f"{path} holds no checkpoint: expected a workdir, a stage's folder or a step's folder of `python -m lmkd.main`"
+        )
+    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise UserError(f"{folder} holds no complete checkpoint")
+        scored = {s: m[METRIC] for s in steps if (m := manager.metrics(s)) is not None}
+    step = min(scored, key=scored.__getitem__) if which == "best" and scored else steps[-1]
+    return next(p for p in folder.iterdir() if re.fullmatch(rf"0*{step}", p.name))
+
+
+def load(step_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (inference variables as NumPy arrays, meta) of one step's folder; nothing else is read."""
+    with ocp.StandardCheckpointer() as reader:
+        shapes = reader.metadata(step_folder / "model").item_metadata.tree
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), shapes)
+        variables = reader.restore(step_folder / "model", like)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        meta = reader.restore(step_folder / "meta")
+    return dict(variables), meta
+
+
+def _one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _training_part(state: states.TrainState) -> dict[str, Any]:
+    part = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
+    if state.ema is not None:
+        part |= {"params": state.params, "batch_stats": state.batch_stats}
+    return part
+
+
+def _joined(train: dict[str, Any], model: dict[str, Any], *, averaged: bool) -> states.TrainState:
+    current = train if averaged else model
+    return states.TrainState(
+        step=train["step"],
+        params=current["params"],
+        batch_stats=current["batch_stats"],
+        opt_state=train["opt_state"],
+        ema={"params": model["params"], "batch_stats": model["batch_stats"]} if averaged else None,
+        key=train["key"],
+    )

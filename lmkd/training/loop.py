@@ -1,0 +1,148 @@
+"""The loop of one stage: steps, logs, validations, checkpoints, and leaving cleanly."""
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lmkd.core.errors import UserError
+from lmkd.training import parallel
+from lmkd.training.checkpoints import Checkpoints
+from lmkd.training.logs import MetricLog, Progress
+from lmkd.training.state import TrainState, inference_variables
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it saved, and `signal_number` says by what."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} after step {step}; the state is saved")
+        self.signal_number = signal_number
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopOptions:
+    """Lengths of a stage, in optimiser steps; `micro_batches` as in `StepOptions`, `batch_size` in faces."""
+
+    total_steps: int
+    log_steps: int
+    validate_steps: int
+    save_steps: int
+    batch_size: int
+    micro_batches: int = 1
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request that the loop reads; a second one ends the run at once."""
+
+    def __init__(self):
+        self.signal_number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.signal_number is not None:
+            raise KeyboardInterrupt
+        self.signal_number = number
+        print(f"\n{signal.Signals(number).name}: saving after this step, then leaving (again: leave at once)", flush=True)
+
+
+def run(
+    *,
+    name: str,
+    folder: Path,
+    state: TrainState,
+    train_step: Callable,
+    iterator: Any,
+    validate: Callable[[Mapping[str, Any]], float] | None,
+    meta: Mapping[str, Any],
+    options: LoopOptions,
+) -> TrainState:
+    """Trains one stage from its newest checkpoint, or from `state`, to its last step, and returns the final state.
+
+    The order of operations matters: metrics are checked before anything is saved, so that a checkpoint is never written
+    from a loss that is not finite; and the iterator is saved after the step that used its last batch.
+
+    Raises:
+      Interrupted: asked to stop; the state is saved.
+      UserError: a loss became NaN or infinite; the message has the step, the term and the last good checkpoint.
+    """
+    checkpoints = Checkpoints(folder)
+    if checkpoints.latest_step() is not None:
+        state = checkpoints.restore(state, iterator)
+    step = int(state.step)
+    log = MetricLog(folder, start_step=step)
+    progress = Progress(
+        stage=name, start_step=step, total_steps=options.total_steps, batch_size=options.batch_size
+    )
+    pending: list[tuple[int, Any]] = []
+    nme, clock = None, time.monotonic()
+    try:
+        with StopRequest() as stop:
+            while step < options.total_steps:
+                batch = parallel.split_over_devices(next(iterator), parts=options.micro_batches)
+                state, metrics = train_step(state, batch)
+                if jax.default_backend() == "cpu":
+                    # Many steps queued on CPU devices can deadlock their collectives; there is nothing to overlap anyway.
+                    jax.block_until_ready(metrics)
+                step += 1
+                pending.append((step, metrics))
+                progress.update()
+                last = step == options.total_steps
+                due_validation = validate is not None and (last or step % options.validate_steps == 0)
+                due_save = last or due_validation or step % options.save_steps == 0 or stop.signal_number is not None
+                if due_save or step % options.log_steps == 0:
+                    values = _checked(pending, checkpoints, folder)
+                    seconds = time.monotonic() - clock
+                    values["faces_per_second"] = len(pending) * options.batch_size / max(seconds, 1e-9)
+                    pending = []
+                    log.write(step, values)
+                    progress.show(values["loss"], nme)
+                    clock = time.monotonic()
+                # Who asked to stop does not want to wait for a validation, unless it is the last one.
+                scored = due_validation and (last or stop.signal_number is None)
+                if scored:
+                    nme = validate(inference_variables(state))  # type: ignore[misc]
+                    log.write(step, {"validation/nme": nme})
+                    clock = time.monotonic()
+                if due_save:
+                    checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)
+                if stop.signal_number is not None and not last:
+                    checkpoints.wait()
+                    raise Interrupted(stop.signal_number, step)
+    finally:
+        progress.close()
+        log.close()
+        checkpoints.close()
+    return state
+
+
+def _checked(pending: list[tuple[int, Any]], checkpoints: Checkpoints, folder: Path) -> dict[str, float]:
+    """Fetches the metrics since the last look, stops at the first that is not finite, and returns their means."""
+    fetched = [(step, {k: float(v) for k, v in jax.device_get(metrics).items()}) for step, metrics in pending]
+    for step, values in fetched:
+        bad = [k for k, v in values.items() if not math.isfinite(v)]
+        if bad:
+            checkpoints.wait()
+            good = checkpoints.latest_step()
+            kept = f"the last good checkpoint is step {good} in {folder}/checkpoints" if good else "none was saved yet"
+            terms = [b for b in bad if b.startswith("loss/")] or bad
+            raise UserError(
+                f"training stopped at step {step}: {', '.join(terms)} became NaN or infinite; {kept}. "
+                "Lower the learning rate, clip the gradient (optimizer.clip_norm) or look at the term's weight."
+            )
+    names = fetched[0][1]
+    return {name: sum(values[name] for _, values in fetched) / len(fetched) for name in names}

@@ -1,0 +1,35 @@
+"""The one seam of the parallel map: how a step runs on every device of every host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+AXIS = "batch"  # the steps' collectives name this axis
+
+
+def map_train_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Maps (state, batch) -> (state, metrics) over devices; state comes and goes without a device axis and is donated."""
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+
+
+def map_predict(predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Maps (variables, batch) -> per-face arrays over this host's devices."""
+    return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
+
+
+def split_over_devices(batch: dict[str, Any], *, parts: int = 1) -> dict[str, np.ndarray]:
+    """Reshapes arrays [b, ...] of a host's batch to [devices, (parts,) b / devices / parts, ...]."""
+    devices = jax.local_device_count()
+
+    def cut(value: np.ndarray) -> np.ndarray:
+        lead = (devices, parts, -1) if parts > 1 else (devices, -1)
+        return value.reshape(*lead, *value.shape[1:])
+
+    return {name: cut(value) for name, value in batch.items()}
+
+
+def joined(values: Any) -> Any:
+    """Brings per-face arrays [devices, b, ...] back to NumPy [devices * b, ...]."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), values)
