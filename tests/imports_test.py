@@ -11,17 +11,21 @@ ROOT = Path(__file__).parents[1]
 
 # room -> rooms that it may import besides itself. "core <- ops, data <- models <- distill, evaluation, exporters
 # <- training <- config, build <- doors"; an arrow is transitive.
+_MIDDLE = {"core", "ops", "data", "models"}
+_ROOMS = _MIDDLE | {"distill", "evaluation", "exporters", "training"}
 ROOMS = {
     "core": set(),
     "ops": {"core"},
     "data": {"core"},
     "models": {"core", "ops", "data"},
-    "distill": {"core", "ops", "data", "models"},
-    "evaluation": {"core", "ops", "data", "models"},
-    "exporters": {"core", "ops", "data", "models"},
-    "training": {"core", "ops", "data", "models", "distill", "evaluation", "exporters"},
-    "config": {"core", "ops", "data", "models", "distill", "evaluation", "exporters", "training"},
-    "build": {"core", "ops", "data", "models", "distill", "evaluation", "exporters", "training", "config"},
+    "distill": _MIDDLE,
+    "evaluation": _MIDDLE,
+    "exporters": _MIDDLE,
+    "training": _ROOMS - {"training"},
+    "config": _ROOMS,
+    "build": _ROOMS | {"config"},
+    "scoring": _ROOMS | {"config", "build"},  # what two doors share: they sit between build and the doors
+    "experiment": _ROOMS | {"config", "build", "scoring"},
     "data_builders": {"core"},
     "configs": {"core"},
     "lmkd": set(),  # lmkd/__init__.py

@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import os
-from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -15,14 +13,10 @@ SHIPPED = list(schemes.SHIPPED.values())
 MEANS = {"wflw98": "mean98_wflw.npy", "300w68": "mean68_300w.npy"}
 
 
-def mean_shape(scheme_name):
-    folder = os.environ.get("LMKD_REAL_DATA")
-    if not folder:
-        pytest.skip("LMKD_REAL_DATA is not set: mean shapes of real faces are not at hand")
-    path = Path(folder) / "shapes" / MEANS[scheme_name]
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    return np.load(path)
+@pytest.fixture
+def mean_shape(real_data):
+    """Scheme name -> mean shape [K, 2] of real faces."""
+    return lambda name: np.load(real_data / "shapes" / MEANS[name])
 
 
 def pairs(scheme):
@@ -54,7 +48,7 @@ def test_flip_pairs_known_from_the_published_figures():
 
 
 @pytest.mark.parametrize("name", MEANS)
-def test_a_flip_maps_the_mean_face_onto_itself(name):
+def test_a_flip_maps_the_mean_face_onto_itself(name, mean_shape):
     scheme, mean = schemes.get(name), mean_shape(name)
     centred = mean - mean.mean(axis=0)
     mirrored = centred * [-1, 1]
@@ -66,7 +60,7 @@ def test_a_flip_maps_the_mean_face_onto_itself(name):
     assert (np.linalg.norm(mirrored[wrong] - centred, axis=1) / scheme.norm_px(mean)).max() > 0.03
 
 
-def test_wflw_and_300w_agree_on_the_68_points():
+def test_wflw_and_300w_agree_on_the_68_points(mean_shape):
     def normal_form(shape):
         centred = shape - shape.mean(axis=0)
         return centred / np.linalg.norm(centred)
