@@ -1,0 +1,1 @@
+"""From predictions to scores and the report: one row a face, reduced in float64 on the host."""

@@ -1,0 +1,32 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[IO[str]]:
+    """Opens a text file (UTF-8) that takes its name only when the block ends well; folders are made as needed.
+
+    An error inside the block leaves an earlier file of that name as it was, and nothing half-written behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Same folder as the target: a rename is atomic within one file system only.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
+        # mkstemp makes files that only the owner may read; give the mode that open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
