@@ -123,7 +123,7 @@ class TreeConfig(tfds.core.BuilderConfig):
     scheme: Scheme | None = None
 
 
-class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Base of the builders that read a folder of images and annotations, strictly.
 
     Class attributes to set: VERSION, RELEASE_NOTES, SCHEME (None where each folder has its own), FLAGS, PUBLISHED
@@ -188,9 +188,7 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         scheme = cls.scheme_of(root, options)
         findings = trees.Findings(root)
         splits = cls.read(root, findings, options)
-        return trees.check(
-            splits, findings, scheme=scheme, published=cls.PUBLISHED, partial=partial, progress=progress
-        )
+        return trees.check(splits, findings, scheme=scheme, published=cls.PUBLISHED, partial=partial, progress=progress)
 
     @classmethod
     def config_for(cls, tree: "trees.Tree", options: Mapping[str, Any] | None = None) -> TreeConfig:

@@ -22,16 +22,22 @@ class Parsed(NamedTuple):
     problems: list[tuple[int, str]]
 
 
-def numbers(fields: Iterable[str]) -> tuple[list[float], str]:
-    """Returns (values, "") for text fields that are finite numbers, else ([], what is wrong)."""
+def numbers(fields: Iterable[str], labels: Sequence[str] = ()) -> tuple[list[float], str]:
+    """Returns (values, "") for text fields that are finite numbers, else ([], what is wrong).
+
+    Args:
+      fields: the text fields.
+      labels: what messages call them; "field 1" and so on if left out.
+    """
     values = []
     for place, field in enumerate(fields):
+        label = labels[place] if labels else f"field {place + 1}"
         try:
             value = float(field)
         except ValueError:
-            return [], f"field {place + 1} is no number: {field!r}"
+            return [], f"{label} is no number: {field!r}"
         if not math.isfinite(value):
-            return [], f"field {place + 1} is {field}"
+            return [], f"{label} is {field}"
         values.append(value)
     return values, ""
 
@@ -86,7 +92,7 @@ def by_stem(folder: Path) -> dict[str, list[Path]]:
 
 
 def image_of(path: Path, images: dict[str, list[Path]], group: str, findings: Findings) -> Path | None:
-    """Returns the one image that has the stem of annotation file `path`; None, noted, where there is none or several."""
+    """Returns the one image with the stem of annotation file `path`; None, noted, where there is none or several."""
     candidates: Sequence[Path] = images.get(path.stem, ())
     if not candidates:
         findings.lacks(group, f"{findings.name(path)}: no image of that stem (.png or .jpg)")

@@ -4,8 +4,8 @@
     python -m lmkd.prepare --dataset=the300w --manual_dir=~/300w [--partial]
     python -m lmkd.prepare --dataset=own_faces --manual_dir=~/faces --own_test_fraction=0.2
 
-Everything that is wrong is reported together, and nothing is written then (exit code 2). With --partial, what is missing is
-accepted and named; the preparation then carries the folder's content hash in its config name.
+Everything that is wrong is reported together, and nothing is written then (exit code 2). With --partial, what is
+missing is accepted and named; the preparation then carries the folder's content hash in its config name.
 """
 
 import sys
@@ -21,7 +21,9 @@ from lmkd.data import preparation
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG of the data set.", flag_values=FLAGS)
 flags.DEFINE_string("manual_dir", None, "Folder with the data set's files, as published.", flag_values=FLAGS)
-flags.DEFINE_string("data_dir", None, "Where prepared data sets live; TFDS' own default if left out.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "data_dir", None, "Where prepared data sets live; TFDS' own default if left out.", flag_values=FLAGS
+)
 flags.DEFINE_bool("partial", False, "Accept an incomplete folder; what is missing is named.", flag_values=FLAGS)
 flags.DEFINE_bool("progress", True, "Show progress bars, on a terminal.", flag_values=FLAGS)
 flags.DEFINE_string("scheme", None, "own_faces: scheme file; scheme.json in manual_dir if left out.", flag_values=FLAGS)

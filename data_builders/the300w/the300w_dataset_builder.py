@@ -9,9 +9,6 @@ import tensorflow_datasets as tfds
 from lmkd.core.schemes import FACE68
 from lmkd.data_builders import common, landmark_files, trees
 
-
-
-
 # folder -> (faces published, split, subset flags). The counts are those of the 300W protocol: 3148 / 554 / 135 / 600.
 SOURCES: Mapping[str, tuple[int, str, tuple[str, ...]]] = {
     "afw": (337, "train", ("afw",)),
@@ -31,9 +28,9 @@ class Builder(common.FolderBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Get 300W (afw, helen, lfpw, ibug) and the private test set (Test) from https://ibug.doc.ic.ac.uk/resources/300-W/ "
-        "and unpack them side by side into manual_dir: afw/ helen/{trainset,testset}/ lfpw/{trainset,testset}/ ibug/ "
-        "Test/{01_Indoor,02_Outdoor}/."
+        "Get 300W (afw, helen, lfpw, ibug) and its private test set (Test) from "
+        "https://ibug.doc.ic.ac.uk/resources/300-W/ and unpack them side by side into "
+        "manual_dir: afw/ helen/{trainset,testset}/ lfpw/{trainset,testset}/ ibug/ Test/{01_Indoor,02_Outdoor}/."
     )
     SCHEME = FACE68
     FLAGS = ("common", "challenging", "helen", "lfpw", "ibug", "afw", "indoor", "outdoor")

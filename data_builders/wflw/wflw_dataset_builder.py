@@ -13,7 +13,7 @@ from lmkd.data_builders import common, landmark_files, trees
 ANNOTATIONS = "WFLW_annotations"
 MAIN_LIST = ANNOTATIONS + "/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.txt"
 SUBSET_LIST = ANNOTATIONS + "/list_98pt_test/list_98pt_test_{}.txt"
-# Attributes in the order of the main lists -> (name of the test subset's list, its faces; counted in the published lists).
+# Attributes in the order of the main lists -> (name of the test subset's list, its faces as counted there).
 SUBSETS: Mapping[str, tuple[str, int]] = {
     "pose": ("largepose", 326),
     "expression": ("expression", 314),
@@ -42,8 +42,8 @@ class Builder(common.FolderBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Get the images and annotations from https://wywu.github.io/projects/LAB/WFLW.html and unpack them side by side into "
-        "manual_dir: WFLW_images/ WFLW_annotations/."
+        "Get the images and annotations from https://wywu.github.io/projects/LAB/WFLW.html and unpack them side by "
+        "side into manual_dir: WFLW_images/ WFLW_annotations/."
     )
     SCHEME = WFLW98
     FLAGS = tuple(SUBSETS)
@@ -116,16 +116,14 @@ def _read_main_list(root: Path, split: str, findings: trees.Findings) -> list[co
     ]
 
 
-def _check_subset_list(
-    flag: str, count: int, faces: list[common.Face], root: Path, findings: trees.Findings
-) -> None:
+def _check_subset_list(flag: str, count: int, faces: list[common.Face], root: Path, findings: trees.Findings) -> None:
     """Notes each face that is in the subset's list and lacks the attribute, or has it and is not in the list."""
     path = root / SUBSET_LIST.format(SUBSETS[flag][0])
     lines = read_list(path, findings, rect_attr=False)
     by_image: dict[str, list[common.Face]] = {}
     for face in faces:
         by_image.setdefault(face.key, []).append(face)
-    listed = set()
+    listed: set[str] = set()
     for where, line in lines:
         same = [f for f in by_image.get(line.image, ()) if np.abs(f.landmarks_px - line.points_px).max() < SAME_FACE_PX]
         if not same:

@@ -14,7 +14,10 @@ from lmkd.core.errors import UserError
 from lmkd.core.schemes import FACE68
 from lmkd.data_builders import common, landmark_files, trees
 
-LISTS = {"train": "training", "test": "test"}  # split -> folder of the frames; FOLDER_frames_keypoints.csv lies beside it
+LISTS = {
+    "train": "training",
+    "test": "test",
+}  # split -> folder of the frames; FOLDER_frames_keypoints.csv lies beside it
 VALIDATION_PEOPLE_PERCENT = 15
 
 
@@ -23,9 +26,7 @@ class Builder(common.FolderBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
-    URL = (
-        "https://s3.amazonaws.com/video.udacity-data.com/topher/2018/May/5aea1b91_train-test-data/train-test-data.zip"
-    )
+    URL = "https://s3.amazonaws.com/video.udacity-data.com/topher/2018/May/5aea1b91_train-test-data/train-test-data.zip"
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Unpack {URL} into manual_dir: training/ test/ training_frames_keypoints.csv test_frames_keypoints.csv. "
         "Without manual_dir it is downloaded."
@@ -89,7 +90,7 @@ def _faces(text: str, path: Path, images: Path, findings: trees.Findings) -> Ite
         where = f"{findings.name(path)}:{rows.line_num}"
         if not row or (rows.line_num == 1 and not row[0]):
             continue
-        values, wrong = landmark_files.numbers(row[1:])
+        values, wrong = landmark_files.numbers(row[1:], [f"field {place}" for place in range(2, len(row) + 1)])
         if len(row) != 2 * k + 1:
             findings.problem(where, f"{len(row)} fields where {2 * k + 1} are needed")
         elif wrong:
