@@ -40,7 +40,9 @@ PYTHON
 # Sets LMKD_PYTHON to the newest Python from 3.11 on that can make environments, or says what is missing.
 lmkd_find_python() {
   local name version minor makes_venv path best=0 found="" without_venv="" without_venv_minor=""
-  for name in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+  set -- python3 python3.14 python3.13 python3.12 python3.11
+  [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+  for name in "$@"; do
     read -r version minor makes_venv path <<<"$(lmkd_probe "$name")"
     [ -n "$version" ] || continue
     found="$found$name is $version; "
