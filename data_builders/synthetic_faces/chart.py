@@ -4,6 +4,8 @@ Features are given at frontal positions (head units); `head.to_chart` unrolls th
 collected on a coarse grid and applied in one pass. Two corners that no face reaches hold plain skin for ears and neck.
 """
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -11,7 +13,7 @@ from lmkd.data_builders.synthetic_faces.head import Head, to_chart
 
 LO_HU = np.array([-1.62, -2.2])
 HI_HU = np.array([1.62, 2.45])
-_SHIFT = 4
+SHIFT = 4
 _COARSE = 5  # one soft cell is this many chart pixels
 
 
@@ -22,10 +24,8 @@ class Chart:
         self.head, self.scale = head, scale_px
         width, height = np.ceil((HI_HU - LO_HU) * scale_px / _COARSE).astype(int) * _COARSE
         self.rgb = np.empty((height, width, 3), np.uint8)
-        self.rgb[:] = np.clip(skin, 0, 255).astype(np.uint8)
-        self._factor = np.ones((height // _COARSE, width // _COARSE, 3), np.float32)
-        y, x = np.mgrid[: height // _COARSE, : width // _COARSE]
-        self._cells_hu = np.stack([x + 0.5, y + 0.5], -1).astype(np.float32) * (_COARSE / scale_px) + LO_HU
+        self.rgb[:] = np.minimum(skin, 255)
+        self._spots: list[tuple] = []
 
     def px(self, points_hu: np.ndarray) -> np.ndarray:
         """Chart pixels [..., 2] of frontal points."""
@@ -35,77 +35,101 @@ class Chart:
         """Fills a polygon [n, 2], opaque or mixed in, with a crisp or softened edge."""
         points = self.px(outline_hu)
         if alpha >= 1.0 and soften_hu == 0.0:
-            cv2.fillPoly(self.rgb, [_fixed(points)], _colour(colour), cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(self.rgb, [fixed(points)], colour_tuple(colour), cv2.LINE_AA, SHIFT)
             return
-        roi, mask = self._mask(points, 3 * soften_hu * self.scale + 2)
-        if mask is None:
-            return
-        cv2.fillPoly(mask, [_fixed(points - roi[:2])], 255, cv2.LINE_AA, _SHIFT)
+        roi, mask = self.blank(points, 3 * soften_hu * self.scale + 2)
+        cv2.fillPoly(mask, [fixed(points - roi[:2])], 255, cv2.LINE_AA, SHIFT)
         self._mix(roi, mask, colour, alpha, soften_hu)
 
     def line(
         self, points_hu: np.ndarray, width_hu: float, colour: tuple, alpha: float = 1.0, soften_hu: float = 0.0
     ) -> None:
-        """Draws an open line [n, 2] of a width."""
+        """Draws an open line [n, 2], or several of the same length [m, n, 2], of a width."""
         points = self.px(points_hu)
-        roi, mask = self._mask(points, (3 * soften_hu + width_hu) * self.scale + 2)
-        if mask is None:
-            return
-        width_px = max(width_hu * self.scale, 0.6)
+        points = points if points.ndim == 3 else points[None]
+        roi, mask = self.blank(points.reshape(-1, 2), (3 * soften_hu + width_hu) * self.scale + 2)
+        width_px = max(width_hu * self.scale, 0.5)
         thickness = max(int(round(width_px)), 1)
-        cv2.polylines(mask, [_fixed(points - roi[:2])], False, 255, thickness, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(mask, list(fixed(points - roi[:2])), False, 255, thickness, cv2.LINE_AA, SHIFT)
         self._mix(roi, mask, colour, alpha * min(width_px / thickness, 1.0), soften_hu)
 
-    def spot(self, centre_hu: tuple, size_hu: tuple, factor: tuple, turn_deg: float = 0.0) -> None:
-        """Multiplies the skin by `factor` (RGB) at the middle of a soft elliptic spot, fading to 1."""
-        centre = to_chart(self.head, np.asarray(centre_hu, np.float64))
-        dx, dy = self._cells_hu[..., 0] - centre[0], self._cells_hu[..., 1] - centre[1]
-        if turn_deg:
-            cos, sin = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
-            dx, dy = dx * cos + dy * sin, dy * cos - dx * sin
-        weight = np.exp(-0.5 * ((dx / size_hu[0]) ** 2 + (dy / size_hu[1]) ** 2))
-        self._factor *= 1 + weight[..., None] * (np.asarray(factor, np.float32) - 1)
+    def spot(self, centre_hu: tuple, size_hu: tuple, factor: tuple) -> None:
+        """Notes a soft elliptic spot that multiplies the skin by `factor` (RGB) at its middle, fading to 1."""
+        self._spots.append((*centre_hu, *size_hu, *factor))
 
-    def apply_spots(self, grain: np.ndarray | None = None) -> None:
+    def apply_spots(self, grain: np.ndarray) -> None:
         """Multiplies the painted chart by all spots so far, and by a grain [h, w] around 1."""
         height, width = self.rgb.shape[:2]
-        factor = cv2.resize(self._factor, (width, height), interpolation=cv2.INTER_LINEAR)
-        if grain is not None:
-            factor *= grain[:height, :width, None]
+        spots = np.array(self._spots)
+        place = (to_chart(self.head, spots[:, :2]) - LO_HU) * self.scale / _COARSE - 0.5
+        size = spots[:, 2:4] * self.scale / _COARSE
+        across = np.exp(-0.5 * ((np.arange(width // _COARSE) - place[:, :1]) / size[:, :1]) ** 2)
+        down = np.exp(-0.5 * ((np.arange(height // _COARSE) - place[:, 1:]) / size[:, 1:]) ** 2)
+        # spots multiply, so their logarithms add: one small matrix product a colour
+        logs = np.log(spots[:, 4:])
+        factor = np.exp(np.stack([(down * logs[:, i : i + 1]).T @ across for i in range(3)], axis=-1))
+        factor = cv2.resize(factor.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        factor *= grain[:height, :width, None]
         cv2.multiply(self.rgb, factor, self.rgb, dtype=cv2.CV_8U)
-        self._factor[:] = 1.0
+        self._spots.clear()
 
-    def _mask(self, points: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray | None]:
+    def paste(self, outline_px: np.ndarray, roi: np.ndarray, picture: np.ndarray) -> None:
+        """Copies a picture of the region `roi` (see `blank`) into the polygon `outline_px` [n, 2]."""
+        mask = np.zeros(picture.shape[:2], np.uint8)
+        cv2.fillPoly(mask, [fixed(outline_px - roi[:2])], 255, cv2.LINE_AA, SHIFT)
+        mix(self.rgb[roi[1] : roi[3], roi[0] : roi[2]], mask, picture)
+
+    def blank(self, points_px: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the region (x0, y0, x1, y1) about chart points [n, 2], and an empty mask of its size."""
         height, width = self.rgb.shape[:2]
-        lo = np.clip(np.floor(points.min(axis=0) - margin), 0, (width, height)).astype(int)
-        hi = np.clip(np.ceil(points.max(axis=0) + margin) + 1, 0, (width, height)).astype(int)
-        roi = np.concatenate([lo, hi])
-        return roi, np.zeros((hi[1] - lo[1], hi[0] - lo[0]), np.uint8) if (hi > lo).all() else None
+        (x0, y0), (x1, y1) = points_px.min(axis=0).tolist(), points_px.max(axis=0).tolist()
+        left, top = min(max(int(x0 - margin_px), 0), width - 1), min(max(int(y0 - margin_px), 0), height - 1)
+        right, low = min(int(x1 + margin_px) + 2, width), min(int(y1 + margin_px) + 2, height)
+        right, low = max(right, left + 1), max(low, top + 1)
+        return np.array([left, top, right, low]), np.zeros((low - top, right - left), np.uint8)
 
     def _mix(self, roi: np.ndarray, mask: np.ndarray, colour: tuple, alpha: float, soften_hu: float) -> None:
-        if soften_hu > 0:
-            mask = cv2.GaussianBlur(mask, (0, 0), max(soften_hu * self.scale, 0.3))
+        if soften_hu * self.scale > 0.45:  # below that, anti-aliasing is soft enough
+            mask = cv2.GaussianBlur(mask, (0, 0), soften_hu * self.scale)
         mix(self.rgb[roi[1] : roi[3], roi[0] : roi[2]], mask, colour, alpha)
 
 
-def mix(region: np.ndarray, mask: np.ndarray, colour: tuple, alpha: float = 1.0) -> None:
-    """Mixes a colour into region uint8 [h, w, 3] in place where mask uint8 [h, w] says."""
-    weight = mask.astype(np.float32)[..., None] * (alpha / 255.0)
-    region[:] = (region + weight * (np.asarray(colour, np.float32) - region) + 0.5).astype(np.uint8)
+def mix(region: np.ndarray, mask: np.ndarray, colour: np.ndarray | tuple, alpha: float = 1.0) -> None:
+    """Mixes a colour, or a picture [h, w, 3], into region uint8 [h, w, 3] in place where mask uint8 [h, w] says."""
+    x, y, w, h = cv2.boundingRect(mask)
+    area = np.s_[y : y + h, x : x + w]
+    colour = np.asarray(colour, np.float32)
+    region = region[area]
+    weight = mask[area].astype(np.float32)[..., None] * np.float32(alpha / 255.0)
+    region[:] = region + weight * ((colour[area] if colour.ndim == 3 else colour) - region) + np.float32(0.5)
 
 
 def smooth_curve(points: np.ndarray, steps: int = 5) -> np.ndarray:
     """Returns the Catmull-Rom curve [(n - 1) steps + 1, 2] through points [n, 2]."""
-    p = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    return _curve_matrix(len(points), steps) @ points
+
+
+@functools.cache
+def _curve_matrix(count: int, steps: int) -> np.ndarray:
+    p = np.eye(count)
+    p = np.concatenate([2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]])  # the ends' neighbours, by reflection
     s = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     a, b, c, d = (p[i : len(p) - 3 + i, None] for i in range(4))
     curve = 0.5 * (2 * b + (c - a) * s + (2 * a - 5 * b + 4 * c - d) * s**2 + (3 * b - a - 3 * c + d) * s**3)
-    return np.concatenate([curve.reshape(-1, points.shape[1]), points[-1:]])
+    return np.concatenate([curve.reshape(-1, count), np.eye(count)[-1:]])
 
 
-def _fixed(points_px: np.ndarray) -> np.ndarray:
-    return np.round(points_px * (1 << _SHIFT)).astype(np.int32)
+def disc(image: np.ndarray, centre_px: np.ndarray, radius_px: float, colour: tuple) -> None:
+    """Draws a filled circle with sub-pixel centre and radius."""
+    x, y, radius = (int(round(v * (1 << SHIFT))) for v in (*centre_px, radius_px))
+    cv2.circle(image, (x, y), radius, colour_tuple(colour), -1, cv2.LINE_AA, SHIFT)
 
 
-def _colour(colour: tuple) -> tuple:
-    return tuple(float(c) for c in np.clip(colour, 0, 255))
+def fixed(points_px: np.ndarray) -> np.ndarray:
+    """Returns points in cv2's fixed-point form, `SHIFT` binary places."""
+    return np.round(points_px * (1 << SHIFT)).astype(np.int32)
+
+
+def colour_tuple(colour: np.ndarray | tuple) -> tuple[float, ...]:
+    """Returns a colour as cv2 takes it, within 0-255."""
+    return tuple(min(max(float(c), 0.0), 255.0) for c in colour)

@@ -17,8 +17,8 @@ import numpy as np
 from lmkd.data_builders.synthetic_faces import anatomy
 from lmkd.data_builders.synthetic_faces.sampling import Expression, Identity
 
-RAYS = 96
-RINGS = 46
+RAYS = 72
+RINGS = 38
 FRONT_Z_HU = 1.0
 BACK_POLE_HU = np.array([0.0, -0.22, -1.05])
 NOSE_STATIONS = np.array([-0.35, -0.12, 0.0, 0.27, 0.55, 0.80, 0.94, 1.04, 1.12])  # along nasion (0) .. tip (1)
@@ -64,7 +64,8 @@ def to_3d(head: Head, points_hu: np.ndarray) -> np.ndarray:
     offset = points_hu - anatomy.FACE_CENTRE_HU
     angle = np.arctan2(offset[..., 0], offset[..., 1])
     rho = np.hypot(offset[..., 0], offset[..., 1]) / _at(head, head.outline_radius_hu, angle)
-    z = _front_depth(head, angle, np.minimum(rho, 1.0)) + relief_hu(head, points_hu, rho)
+    rim_z = _at(head, head.outline_z_hu, angle)
+    z = _front_depth(angle, rim_z, np.minimum(rho, 1.0)) + relief_hu(head, points_hu, rho)
     return np.concatenate([points_hu, z[..., None]], axis=-1)
 
 
@@ -80,33 +81,36 @@ def to_chart(head: Head, points_hu: np.ndarray) -> np.ndarray:
 def mesh(head: Head) -> Mesh:
     """Returns the whole surface as a grid of rays and rings."""
     angle = np.linspace(-np.pi, np.pi, RAYS + 1)
-    front = np.linspace(0.02, np.pi / 2, int(RINGS * 0.66))
+    front = np.linspace(0.0, np.pi / 2, int(RINGS * 0.66))
     t = np.concatenate([front, np.linspace(np.pi / 2, np.pi - 0.02, RINGS - len(front) + 1)[1:]])
-    points = surface(head, angle[:, None], t[None, :])
+    points = surface(head, angle, t)
     return Mesh(points, _normals(points), angle, t)
 
 
 def surface(head: Head, angle: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """Returns the surface points [..., 3] at ray angles and ray parameters (broadcast together)."""
-    angle, t = np.broadcast_arrays(angle, t)
-    radius, rim_z = _at(head, head.outline_radius_hu, angle), _at(head, head.outline_z_hu, angle)
-    rho = np.sin(t)
-    direction = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
-    rim = anatomy.FACE_CENTRE_HU + radius[..., None] * direction
-    front = anatomy.FACE_CENTRE_HU + (rho * radius)[..., None] * direction
-    front_z = _front_depth(head, angle, rho) + relief_hu(head, front, rho)
-    back = BACK_POLE_HU[:2] + rho[..., None] * (rim - BACK_POLE_HU[:2])
-    back_z = rim_z + (rim_z - BACK_POLE_HU[2]) * np.cos(t)
-    is_front = t <= np.pi / 2
-    return np.concatenate([np.where(is_front[..., None], front, back), np.where(is_front, front_z, back_z)[..., None]], -1)
+    """Returns the surface points float32 [rays, rings, 3] at ray angles [rays] and ray parameters [rings]."""
+    radius, rim_z = (_at(head, v, angle).astype(np.float32)[:, None] for v in (head.outline_radius_hu, head.outline_z_hu))
+    rho = np.sin(t).astype(np.float32)
+    direction = np.stack([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32)[:, None]
+    rim = anatomy.FACE_CENTRE_HU.astype(np.float32) + radius[..., None] * direction
+    split = int(np.searchsorted(t, np.pi / 2, side="right"))
+    points = np.empty((len(angle), len(t), 3), np.float32)
+    front = anatomy.FACE_CENTRE_HU.astype(np.float32) + (rho[:split] * radius)[..., None] * direction
+    points[:, :split, :2] = front
+    points[:, :split, 2] = _front_depth(angle[:, None], rim_z, rho[:split]) + relief_hu(head, front, rho[:split])
+    back = BACK_POLE_HU.astype(np.float32)
+    points[:, split:, :2] = back[:2] + rho[split:, None] * (rim - back[:2])
+    points[:, split:, 2] = rim_z + (rim_z - back[2]) * np.cos(t[split:]).astype(np.float32)
+    return points
 
 
 def relief_hu(head: Head, points_hu: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """Returns the height [...] of nose, sockets, cheeks, lips and chin over the smooth front at frontal points."""
     x, y = points_hu[..., 0], points_hu[..., 1]
-    dx = (x[..., None] - head.bumps[:, 0]) / head.bumps[:, 2]
-    dy = (y[..., None] - head.bumps[:, 1]) / head.bumps[:, 3]
-    height = np.exp(-0.5 * (dx * dx + dy * dy)) @ head.bumps[:, 4] + _nose_ridge(head, x, y)
+    bumps = head.bumps.astype(points_hu.dtype)
+    dx = (x[..., None] - bumps[:, 0]) / bumps[:, 2]
+    dy = (y[..., None] - bumps[:, 1]) / bumps[:, 3]
+    height = np.exp(-0.5 * (dx * dx + dy * dy)) @ bumps[:, 4] + _nose_ridge(head, x, y).astype(points_hu.dtype)
     return height * _smoothstep((1.0 - rho) / 0.12)
 
 
@@ -121,9 +125,8 @@ def _nose_ridge(head: Head, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return head.nose[0] * ridge / 3.0 * np.exp(-np.abs((x - tip[0]) / width) ** 2.2)
 
 
-def _front_depth(head: Head, angle: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    rim_z = _at(head, head.outline_z_hu, angle)
-    flatness = 2.0 + 1.1 * np.abs(np.cos(angle)) ** 1.5  # forehead and chin are flatter than the cheeks
+def _front_depth(angle: np.ndarray, rim_z: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    flatness = (2.0 + 1.1 * np.abs(np.cos(angle)) ** 1.5).astype(rho.dtype)  # forehead and chin: flatter than cheeks
     return rim_z + (FRONT_Z_HU - rim_z) * np.sqrt(np.maximum(1.0 - rho**flatness, 0.0))
 
 
@@ -132,11 +135,13 @@ def _at(head: Head, values: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 
 def _normals(points: np.ndarray) -> np.ndarray:
-    along_ray = np.gradient(points, axis=1)
+    along = np.gradient(points, axis=1)
     padded = np.concatenate([points[-2:-1], points, points[1:2]])
     around = padded[2:] - padded[:-2]
-    normals = np.cross(around, along_ray)
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    around[:, 0], around[:, -1] = around[:, 1], around[:, -2]  # at the poles all rays meet
+    (ax, ay, az), (bx, by, bz) = np.moveaxis(around, -1, 0), np.moveaxis(along, -1, 0)
+    normals = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
+    return normals / np.maximum(np.sqrt(np.einsum("ijk,ijk->ij", normals, normals)), 1e-9)[..., None]
 
 
 def _outline(contour: np.ndarray, cranium_height: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

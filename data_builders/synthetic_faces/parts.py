@@ -23,6 +23,7 @@ class Part(NamedTuple):
       chart_hu: [v, 2], the place on the skin chart (hair: ray share 0-1 and ring share 0-1).
       light: [v], the share of ambient light that reaches the vertex.
       triangles: int32 [m, 3], counted from 0.
+      closed: whether the surface is closed, so that its inside is never seen.
     """
 
     points_hu: np.ndarray
@@ -30,6 +31,7 @@ class Part(NamedTuple):
     chart_hu: np.ndarray
     light: np.ndarray
     triangles: np.ndarray
+    closed: bool
 
 
 def head_part(head: Head, mesh: Mesh, view: View) -> Part:
@@ -43,7 +45,8 @@ def head_part(head: Head, mesh: Mesh, view: View) -> Part:
         (mesh.normals @ view.rotation.T).reshape(-1, 3),
         place.reshape(-1, 2),
         (1.0 - 0.45 * under_chin).ravel(),
-        grid_triangles(len(mesh.angle), len(mesh.t)),
+        grid_triangles(len(mesh.angle), len(mesh.t))[:, ::-1],  # fronts keep their order of turning
+        True,
     )
 
 
@@ -72,14 +75,15 @@ def ear_part(head: Head, side: int, size: float, view: View) -> Part:
         place.reshape(-1, 2),
         light.ravel(),
         triangles,
+        False,
     )
 
 
-def neck_part(head: Head, width: float, view: View) -> Part:
+def neck_part(width: float, view: View) -> Part:
     """Returns the neck: its top turns with the head, its foot stays with the body."""
     drop = np.linspace(0, 1, 10)[:, None]
     around = np.linspace(0, 2 * np.pi, 33)[None, :]
-    flare = 1 + 0.55 * np.clip((drop - 0.6) / 0.4, 0, 1) ** 2
+    flare = 1 + 0.15 * np.clip((drop - 0.3) / 0.7, 0, 1) ** 2
     x = np.cos(around) * 0.56 * width * flare
     z = -0.30 + np.sin(around) * 0.46 - 0.22 * drop
     y = 0.55 + 1.75 * drop + 0 * around
@@ -96,6 +100,7 @@ def neck_part(head: Head, width: float, view: View) -> Part:
         place.reshape(-1, 2),
         jaw_shadow.ravel(),
         grid_triangles(10, 33),
+        False,
     )
 
 
@@ -107,16 +112,17 @@ def _part_rotation(rotation: np.ndarray) -> np.ndarray:
 
 def paint_ear(target: chart.Chart, skin: tuple) -> None:
     """Paints the ear's hollow and rim at its place on the chart."""
-    target_px = (EAR_CHART_HU - chart.LO_HU) * target.scale
-    y, x = np.mgrid[: target.rgb.shape[0], : target.rgb.shape[1]]
-    lo = np.maximum((target_px - EAR_CHART_RADIUS_HU * target.scale * 1.3).astype(int), 0)
-    hi = (target_px + EAR_CHART_RADIUS_HU * target.scale * 1.3).astype(int)
+    centre = (EAR_CHART_HU - chart.LO_HU) * target.scale
+    reach = EAR_CHART_RADIUS_HU * target.scale
+    lo, hi = np.maximum((centre - 1.3 * reach).astype(int), 0), (centre + 1.3 * reach).astype(int)
     region = target.rgb[lo[1] : hi[1], lo[0] : hi[0]]
-    x, y = x[lo[1] : hi[1], lo[0] : hi[0]], y[lo[1] : hi[1], lo[0] : hi[0]]
-    radius = np.hypot(
-        (x - target_px[0]) / target.scale / EAR_CHART_RADIUS_HU[0], (y - target_px[1]) / target.scale / EAR_CHART_RADIUS_HU[1]
-    )
-    hollow = 1 - 0.38 * np.exp(-(((radius - 0.42) / 0.18) ** 2)) - 0.22 * np.exp(-(((radius - 0.78) / 0.06) ** 2))
+    along = ((np.arange(region.shape[1]) + lo[0] - centre[0]) / reach[0])[None, :]
+    up = ((np.arange(region.shape[0]) + lo[1] - centre[1]) / reach[1])[:, None]
+    radius = np.hypot(along, up)
+    bowl = np.exp(-((((along + 0.18) / 0.34) ** 2 + ((up - 0.08) / 0.38) ** 2) ** 2))
+    behind = np.clip(0.55 * along - 0.75 * up + 0.35, 0, 1)  # the rim rolls over at the top and the back
+    groove = np.exp(-(((radius - 0.74) / 0.09) ** 2)) * behind
+    hollow = 1 - 0.45 * bowl - 0.36 * groove
     region[:] = (np.asarray(skin) * [1.0, 0.93, 0.92] * hollow[..., None]).clip(0, 255).astype(np.uint8)
 
 
@@ -125,8 +131,10 @@ def hair_coverage(points: np.ndarray, hair: Hair) -> np.ndarray:
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     theta = np.rad2deg(np.arctan2(np.abs(x), z))
     lean = hair.part * 0.18 * x * np.clip(1 - theta / 70, 0, 1)
-    nape = 0.75 if hair.style != "bun" else 0.55
+    nape = 0.75 if hair.style != "tied" else 0.55
     sideburn = 0.05 if hair.style != "afro" else -0.05
+    if hair.style == "beanie":
+        return hair.line_y + 0.05 * z - y
     line = np.interp(
         theta,
         (0, 22, 45, 62, 76, 86, 100, 125, 180),
@@ -154,7 +162,8 @@ def hair_part(mesh: Mesh, face: FaceParams, view: View) -> tuple[Part, np.ndarra
         (normals @ view.rotation.T).reshape(-1, 3),
         share.reshape(-1, 2),
         np.ones(rays * rings),
-        triangles[keep],
+        triangles[keep][:, ::-1],
+        True,
     )
     return part, inside.ravel()
 
@@ -163,7 +172,7 @@ def curtain_part(face: FaceParams, view: View) -> Part:
     """Returns long hair that hangs from the skull behind the face."""
     hair = face.hair
     drop = np.linspace(0, 1, 14)[:, None]
-    around = np.deg2rad(np.linspace(-20, 200, 41))[None, :]  # 0: the head's right, 90: its back
+    around = np.deg2rad(np.linspace(-8, 188, 41))[None, :]  # 0: the head's right, 90: its back
     wave = 0.05 * hair.wave * np.sin(drop * 9 + 3 * np.cos(around * 3)) * drop
     swell = 1 + 0.10 * np.sin(np.pi * drop) + 0.06 * drop
     x = np.cos(around) * (0.90 + 0.55 * hair.volume + wave) * swell
@@ -176,4 +185,11 @@ def curtain_part(face: FaceParams, view: View) -> Part:
     normals = np.stack([np.cos(around) + 0 * drop, 0 * y, -np.sin(around) + 0 * drop], -1) @ view.rotation.T
     place = np.stack([np.broadcast_to((np.arange(41) / 13.0)[None, :], x.shape), drop * 0.7 + 0 * x], -1)
     light = np.broadcast_to(0.55 + 0.45 * np.cos(around) ** 2, x.shape)
-    return Part(points.reshape(-1, 3), normals.reshape(-1, 3), place.reshape(-1, 2), light.ravel(), grid_triangles(14, 41))
+    return Part(
+        points.reshape(-1, 3),
+        normals.reshape(-1, 3),
+        place.reshape(-1, 2),
+        light.ravel(),
+        grid_triangles(14, 41),
+        False,
+    )

@@ -16,7 +16,10 @@ from lmkd.data_builders.synthetic_faces.raster import Fragments, rasterise
 from lmkd.data_builders.synthetic_faces.sampling import FaceParams
 from lmkd.data_builders.synthetic_faces.skin import paint_skin
 
-_OVERSAMPLING_PX = 256  # pictures are drawn at least this large and shrunk
+_DRAWN_PX, _OVERSAMPLING = 192, 1.5  # pictures are drawn at least so large, or so much larger, and shrunk
+_CHART_PX_PER_HU = 96.0  # a finer chart shows nothing more
+_GRAIN_PX = 512 - 48
+HAT = sampling.Hair(style="beanie", line_y=-0.52, volume=0.17, wave=0.0)
 
 
 class Face(NamedTuple):
@@ -53,12 +56,12 @@ def draw_face(seed: int, index: int, size_px: int) -> Face:
 
 def draw(face: FaceParams, rng: np.random.Generator, size_px: int) -> Face:
     """Draws a face of given parameters; `rng` decides the background, the grain and the detector's error."""
-    oversampling = max(1, round(_OVERSAMPLING_PX / size_px)) if size_px < 200 else 2 if size_px < 400 else 1
-    scene = build_scene(face, size_px * oversampling)
-    image = _paint(scene, face, rng, size_px * oversampling)
+    drawn_px = max(_DRAWN_PX, int(round(size_px * _OVERSAMPLING)))
+    oversampling = drawn_px / size_px
+    scene = build_scene(face, drawn_px)
+    image = _paint(scene, face, rng, drawn_px)
     landmarks = (scene.landmarks_px + 0.5) / oversampling - 0.5
-    if oversampling > 1:
-        image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)
     image = lens.expose(image, face.extras, scene.view.scale_px / oversampling, rng)
     return Face(
         image,
@@ -79,7 +82,7 @@ def build_scene(face: FaceParams, side_px: int) -> Scene:
 
 def head_mask(scene: Scene, side_px: int) -> np.ndarray:
     """Returns where the bare head (no hair, ears, neck) is seen: bool [side, side]."""
-    fragments = _rasterise([parts.head_part(scene.head, scene.mesh, scene.view)], scene.view, side_px, True)[0]
+    fragments, _ = _rasterise([parts.head_part(scene.head, scene.mesh, scene.view)], scene.view, side_px)
     mask = np.zeros(side_px * side_px, bool)
     mask[fragments.pixel] = True
     return mask.reshape(side_px, side_px)
@@ -87,79 +90,92 @@ def head_mask(scene: Scene, side_px: int) -> np.ndarray:
 
 def _paint(scene: Scene, face: FaceParams, rng: np.random.Generator, side_px: int) -> np.ndarray:
     head, grid, view, _ = scene
-    grain = np.roll(shading.grain_tile(), rng.integers(0, shading.TILE, 2), axis=(0, 1))
-    skin = paint_skin(head, face, max(view.scale_px, 40.0), rng, grain)
+    y, x = rng.integers(0, shading.TILE - _GRAIN_PX, 2)
+    skin = paint_skin(head, face, min(view.scale_px, _CHART_PX_PER_HU), rng, shading.grain_tile()[y:, x:])
     parts.paint_ear(skin, face.colours.skin)
     image = backdrop.background(side_px, rng)
-    neck = parts.neck_part(head, face.identity.jaw_width * (1.05 - 0.13 * face.identity.feminine), view)
+    neck = parts.neck_part(face.identity.jaw_width * (0.92 - 0.12 * face.identity.feminine), view)
     solid = [parts.head_part(head, grid, view), neck]
     solid += [parts.ear_part(head, side, face.identity.ear_size, view) for side in (-1, 1)]
-    fragments, depth = _rasterise(solid, view, side_px, False)
-    light = face.light._replace(azimuth_deg=face.light.azimuth_deg)
+    fragments, depth = _rasterise(solid, view, side_px)
+    body = backdrop.body_outline(view, neck.points_hu[-33:], face, rng)
+    backdrop.draw_chest(image, body, face)
+    _skin_pixels(image, fragments, solid, skin, face)
+    is_neck = (fragments.corners[:, 0] >= len(solid[0].points_hu)) & (
+        fragments.corners[:, 0] < len(solid[0].points_hu) + len(neck.points_hu)
+    )
+    backdrop.draw_clothes(image, body, fragments.pixel[~is_neck], face, rng)
     if face.hair.style == "long":
         _curtain(image, parts.curtain_part(face, view), view, face, depth)
-    backdrop.draw_shoulders(image, view, neck.points_hu[-33:], face, rng)
-    if face.hair.style == "long" :
-        _curtain(image, parts.curtain_part(face, view), view, face, depth)
-    _skin_pixels(image, fragments, solid, skin, light)
     if face.hair.style != "bald":
         _cap(image, *parts.hair_part(grid, face, view), view, face, depth)
-    accessories.draw(image, scene, face, depth, rng)
+    if face.extras.hat:
+        wool = rng.uniform(20, 190) + rng.normal(0, 25, 3)
+        hat = face._replace(hair=HAT, colours=face.colours._replace(hair=tuple(np.clip(wool, 10, 220))))
+        _cap(image, *parts.hair_part(grid, hat, view), view, hat, depth)
+    if face.extras.glasses != "none":
+        accessories.draw_glasses(image, head, view, face, depth, rng)
+    if face.extras.occluder != "none":
+        accessories.draw_occluder(image, scene.landmarks_px, view, face, rng)
     return image
 
 
-def _skin_pixels(image: np.ndarray, fragments: Fragments, solid: list, skin: chart.Chart, light) -> None:
-    attributes = np.concatenate(
-        [np.concatenate([p.chart_hu, p.normals, p.light[:, None]], axis=1) for p in solid]
-    ).astype(np.float32)
-    values = fragments.interpolate(attributes)
-    place = (values[:, :2] - chart.LO_HU.astype(np.float32)) * np.float32(skin.scale) - np.float32(0.5)
-    rows = -(-len(place) // 1024)
-    maps = [np.resize(place[:, i], (rows, 1024)) for i in (0, 1)]
-    albedo = cv2.remap(skin.rgb, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 3)[: len(place)]
-    colour = shading.shade(albedo.astype(np.float32), values[:, 2:5], values[:, 5], light, light.gloss)
-    image.reshape(-1, 3)[fragments.pixel] = np.minimum(colour, 255).astype(np.uint8)
+def _skin_pixels(image: np.ndarray, fragments: Fragments, solid: list, skin: chart.Chart, face: FaceParams) -> None:
+    normals, light, place = (np.concatenate([getattr(p, f) for p in solid]) for f in ("normals", "light", "chart_hu"))
+    place = (place - chart.LO_HU) * skin.scale - 0.5
+    lighting = shading.vertex_light(normals, light, face.light, face.light.gloss)
+    values = fragments.interpolate(np.concatenate([place, lighting], axis=1).astype(np.float32))
+    rows = -(-len(values) // 1024)
+    maps = [np.resize(values[:, i], (rows, 1024)) for i in (0, 1)]
+    albedo = cv2.remap(skin.rgb, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 3)
+    image.reshape(-1, 3)[fragments.pixel] = shading.lit_colour(albedo[: len(values)], values[:, 2:], face.light.tint)
 
 
 def _cap(image, part: parts.Part, inside_hu: np.ndarray, view: View, face: FaceParams, depth: np.ndarray) -> None:
-    fragments, hair_depth = _rasterise([part], view, image.shape[0], False)
-    values = fragments.interpolate(np.concatenate([part.chart_hu, part.normals, inside_hu[:, None]], 1).astype(np.float32))
-    swirl = 30 * face.hair.wave * np.sin(values[:, 1] * 40)
-    strands = shading.sample_tile(shading.strand_tile(), values[:, 0] * TILES_AROUND * shading.TILE + swirl, values[:, 1] * 900)
-    alpha = np.clip((values[:, 5] + 0.035 * strands) / 0.06 + 0.3, 0, 1)
-    alpha *= hair_depth.ravel()[fragments.pixel] > depth.ravel()[fragments.pixel] - 0.06
-    _blend_hair(image, fragments.pixel, values[:, 2:5], strands, alpha, np.ones(len(alpha), np.float32), face)
-
-
-TILES_AROUND = 2
+    fragments, _ = _rasterise([part], view, image.shape[0])
+    values = _hair_values(fragments, part, inside_hu, face)
+    if face.hair is HAT:
+        strands = np.sin(values[:, 0] * (2 * np.pi * 70)) * 0.6 - 1.5 * (np.abs(values[:, 2] - 0.22) < 0.012)
+        alpha = np.clip(values[:, 2] / 0.02 + 1.0, 0, 1)
+    else:
+        swirl = 16 * face.hair.wave * np.sin(values[:, 1] * 16)
+        strands = shading.sample_tile(shading.strand_tile(), values[:, 0] * 2 * shading.TILE + swirl, values[:, 1] * 900)
+        alpha = np.clip((values[:, 2] + 0.035 * strands) / 0.06 + 0.3, 0, 1)
+    alpha *= fragments.depth_hu > depth.ravel()[fragments.pixel] - 0.06
+    _blend_hair(image, fragments.pixel, values[:, 3:], strands, alpha, face)
 
 
 def _curtain(image, part: parts.Part, view: View, face: FaceParams, depth: np.ndarray) -> None:
-    fragments, _ = _rasterise([part], view, image.shape[0], False)
-    values = fragments.interpolate(
-        np.concatenate([part.chart_hu, part.normals, part.light[:, None]], axis=1).astype(np.float32)
-    )
+    fragments, _ = _rasterise([part], view, image.shape[0])
+    values = _hair_values(fragments, part, np.zeros(len(part.points_hu)), face)
     strands = shading.sample_tile(shading.strand_tile(), values[:, 0] * 300, values[:, 1] * 500)
     ragged = np.clip((0.7 - values[:, 1] - 0.03 * (strands + 1.2)) / 0.02, 0, 1)
-    _blend_hair(image, fragments.pixel, values[:, 2:5], strands, ragged, values[:, 5], face)
+    ragged *= fragments.depth_hu > depth.ravel()[fragments.pixel]
+    _blend_hair(image, fragments.pixel, values[:, 3:], strands, ragged, face)
 
 
-def _blend_hair(image, pixel, normals, strands, alpha, open_share, face: FaceParams) -> None:
+def _hair_values(fragments: Fragments, part: parts.Part, extra: np.ndarray, face: FaceParams) -> np.ndarray:
+    normals = part.normals * np.where(part.normals[:, 2:] < 0, -1, 1)
+    lighting = shading.vertex_light(normals, part.light, face.light, 0.08)
+    return fragments.interpolate(np.concatenate([part.chart_hu, extra[:, None], lighting], axis=1).astype(np.float32))
+
+
+def _blend_hair(image, pixel, lighting, strands, alpha, face: FaceParams) -> None:
     albedo = np.asarray(face.colours.hair, np.float32) * np.clip(1 + 0.22 * strands, 0.3, 1.8)[:, None]
-    normals = normals * np.where(normals[:, 2:] < 0, -1, 1)
-    colour = shading.shade(albedo, normals, open_share, face.light, 0.05)
+    colour = shading.lit_colour(albedo, lighting, face.light.tint)
     flat = image.reshape(-1, 3)
-    weight = alpha[:, None].astype(np.float32)
-    flat[pixel] = (flat[pixel] * (1 - weight) + np.minimum(colour, 255) * weight).astype(np.uint8)
+    behind = flat[pixel]
+    flat[pixel] = behind + alpha[:, None].astype(np.float32) * (colour.astype(np.float32) - behind)
 
 
-def _rasterise(pieces: list, view: View, side_px: int, cull: bool) -> tuple[Fragments, np.ndarray]:
+def _rasterise(pieces: list, view: View, side_px: int) -> tuple[Fragments, np.ndarray]:
     counts = np.cumsum([0, *(len(p.points_hu) for p in pieces)])
     points = np.concatenate([p.points_hu for p in pieces])
     triangles = np.concatenate([p.triangles + first for p, first in zip(pieces, counts[:-1], strict=True)])
-    fragments = rasterise(view.to_px(points), points[:, 2], triangles, side_px, cull)
+    closed = np.repeat([p.closed for p in pieces], [len(p.triangles) for p in pieces])
+    fragments = rasterise(view.to_px(points), points[:, 2], triangles, side_px, closed)
     depth = np.full(side_px * side_px, -np.inf, np.float32)
-    depth[fragments.pixel] = fragments.interpolate(points[:, 2:].astype(np.float32))[:, 0]
+    depth[fragments.pixel] = fragments.depth_hu
     return fragments, depth.reshape(side_px, side_px)
 
 

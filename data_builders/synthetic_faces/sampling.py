@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 FLAGS = ("pose", "expression", "illumination", "makeup", "occlusion", "blur")
-HAIR_STYLES = ("bald", "short", "medium", "long", "bun", "afro")
+HAIR_STYLES = ("bald", "short", "medium", "long", "tied", "afro")
 OCCLUDERS = ("none", "hand", "mask", "scarf", "block", "strands", "phone")
 POSE_YAW_DEG, POSE_PITCH_DEG, POSE_ROLL_DEG = 42.0, 24.0, 28.0
 
@@ -169,15 +169,15 @@ def _identity(rng: np.random.Generator, feminine: float) -> Identity:
     return Identity(
         face_width=about(0.985, 0.045),
         face_length=about(1.0 - 0.02 * feminine, 0.06),
-        jaw_width=about(1.02 - 0.05 * feminine, 0.05),
+        jaw_width=about(1.03 - 0.09 * feminine, 0.05),
         cranium_height=about(1.0, 0.04),
         eye_width=about(1.0, 0.04),
-        eye_height=about(1.04 + 0.1 * feminine, 0.14),
+        eye_height=about(1.02 + 0.16 * feminine, 0.14),
         eye_tilt_deg=about(1.0, 2.5),
         eye_spacing=about(0.0, 0.016),
         brow_shift=about(-0.02 * feminine, 0.03),
         brow_tilt_deg=about(0.0, 3.0),
-        brow_thickness=about(1.08 - 0.25 * feminine, 0.16),
+        brow_thickness=about(1.10 - 0.34 * feminine, 0.16),
         brow_ridge=about(1.1 - 0.6 * feminine, 0.3),
         socket_depth=about(1.0 - 0.15 * feminine, 0.2),
         nose_length=about(1.0, 0.07),
@@ -185,7 +185,7 @@ def _identity(rng: np.random.Generator, feminine: float) -> Identity:
         nose_height=about(1.0, 0.12),
         mouth_width=about(0.98, 0.07),
         mouth_drop=about(0.0, 0.02),
-        lip_fullness=about(0.95 + 0.15 * feminine, 0.22),
+        lip_fullness=about(0.92 + 0.22 * feminine, 0.22),
         chin_depth=about(1.0, 0.4),
         cheekbone=about(1.0, 0.4),
         cheek_fat=about(0.2, 0.8),
@@ -274,7 +274,7 @@ def _hair(rng: np.random.Generator, feminine: float) -> Hair:
     return Hair(
         style=style,
         line_y=float(rng.uniform(-0.56, -0.38) if fringe else rng.uniform(-0.86, -0.64)),
-        volume=float({"afro": 0.42, "bun": 0.07}.get(style, 0.12) * rng.uniform(0.7, 1.5)),
+        volume=float({"afro": 0.42, "tied": 0.07}.get(style, 0.12) * rng.uniform(0.7, 1.5)),
         wave=float(rng.uniform(0, 1)),
         part=float(rng.normal(0, 0.6)),
         length=float(rng.uniform(1.1, 2.4) if style == "long" else rng.uniform(0.5, 1.0)),
@@ -288,9 +288,9 @@ def _light(rng: np.random.Generator) -> Light:
         azimuth_deg=float(rng.choice((-1, 1)) * rng.uniform(55, 100) if kind == 0 else rng.normal(0, 35)),
         elevation_deg=float(rng.uniform(-10, 40) if kind == 0 else rng.uniform(15, 60)),
         key=float(rng.uniform(0.75, 1.1) if kind == 0 else rng.uniform(0.4, 0.75)),
-        ambient=float(rng.uniform(0.08, 0.24) if kind == 0 else rng.uniform(0.38, 0.6)),
+        ambient=float(rng.uniform(0.08, 0.24) if kind == 0 else rng.uniform(0.34, 0.6)),
         tint=tuple(1 + rng.normal(0, 0.12 if hard else 0.05, 3)),
-        exposure=float(rng.uniform(0.3, 0.54) if kind == 1 else rng.uniform(1.52, 2.0) if kind == 2 else rng.uniform(0.8, 1.2)),
+        exposure=float(rng.uniform(0.3, 0.54) if kind == 1 else rng.uniform(1.52, 1.85) if kind == 2 else rng.uniform(0.8, 1.2)),
         gloss=float(rng.uniform(0.02, 0.22)),
     )
 

@@ -10,52 +10,48 @@ from lmkd.data_builders.synthetic_faces.sampling import Light
 TILE = 512
 
 
-def shade(albedo: np.ndarray, normals: np.ndarray, open_share: np.ndarray, light: Light, gloss: float) -> np.ndarray:
-    """Lights surface samples: a wrapped Lambert key light, a sky-to-floor ambient light and a broad highlight.
+def vertex_light(normals: np.ndarray, open_share: np.ndarray, light: Light, gloss: float) -> np.ndarray:
+    """Lights vertices: a wrapped Lambert key light, an ambient light from sky to floor, and a broad highlight.
 
     Args:
-      albedo: [n, 3], sRGB 0-255.
-      normals: [n, 3], in the camera's frame, about unit length.
-      open_share: [n], the share of ambient light that arrives.
+      normals: [v, 3], unit, in the camera's frame.
+      open_share: [v], the share of ambient light that arrives.
       light: the lamps.
       gloss: strength of the highlight.
 
     Returns:
-      sRGB float32 [n, 3], 0-255 and brighter.
+      float32 [v, 2]: the factor on linear albedo, and the linear light of the highlight.
     """
     azimuth, elevation = np.deg2rad(light.azimuth_deg), np.deg2rad(light.elevation_deg)
-    towards = np.array(
-        [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)], np.float32
-    )
-    n = normals * (1.0 / np.maximum(np.sqrt(np.einsum("ij,ij->i", normals, normals)), 1e-6))[:, None]
-    lambert = np.maximum((n @ towards + 0.15) / 1.15, 0.0)
+    towards = [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
+    towards = np.array(towards, np.float32)
     half = towards + np.array([0, 0, 1], np.float32)
-    half /= np.linalg.norm(half)
-    highlight = gloss * np.maximum(n @ half, 0.0) ** 18
-    sky = 1.0 - 0.22 * n[:, 1] + 0.06 * n[:, 2]
-    strength = light.exposure * (light.key * 1.5 * lambert * np.sqrt(open_share) + light.ambient * 1.1 * sky * open_share)
-    linear = (albedo * (1 / 255.0)) ** 2 * strength[:, None] * np.asarray(light.tint, np.float32)
-    linear += (highlight * light.key * light.exposure)[:, None]
-    return np.sqrt(np.maximum(linear, 0.0)) * 255.0
+    normals = normals.astype(np.float32)
+    lambert = np.maximum((normals @ towards + 0.15) / 1.15, 0.0)
+    highlight = gloss * np.maximum(normals @ (half / np.linalg.norm(half)), 0.0) ** 18
+    sky = 1.0 - 0.22 * normals[:, 1] + 0.06 * normals[:, 2]
+    factor = light.key * 1.25 * lambert * np.sqrt(open_share) + light.ambient * 0.8 * sky * open_share
+    return (light.exposure * np.stack([factor, highlight * light.key], axis=-1)).astype(np.float32)
+
+
+def lit_colour(albedo: np.ndarray, lighting: np.ndarray, tint: tuple) -> np.ndarray:
+    """Returns lit sRGB uint8 [n, 3] from albedo (sRGB 0-255) [n, 3] and interpolated `vertex_light` [n, 2]; gamma 2."""
+    linear = albedo.astype(np.float32) ** 2 * (lighting[:, :1] * np.asarray(tint, np.float32)) + lighting[:, 1:] * 255.0**2
+    return np.minimum(np.sqrt(np.maximum(linear, 0.0)), 255.0).astype(np.uint8)
 
 
 @functools.cache
 def grain_tile() -> np.ndarray:
-    """Returns skin grain float32 [TILE, TILE], standard deviation about 1: pores over blotches. The same in every process."""
+    """Returns skin grain float32 [TILE, TILE], deviation about 1: pores over blotches. The same in every process."""
     rng = np.random.default_rng(1)
-    fine = rng.standard_normal((TILE, TILE)).astype(np.float32)
-    blotch = _wrapped_blur(rng.standard_normal((TILE, TILE)).astype(np.float32), 14, 14)
-    fine = _wrapped_blur(fine, 0.8, 0.8)
-    return 0.6 * fine / fine.std() + 0.8 * blotch / blotch.std()
+    return 0.6 * _smooth_noise(rng, 0.8, 0.8) + 0.8 * _smooth_noise(rng, 14, 14)
 
 
 @functools.cache
 def strand_tile() -> np.ndarray:
-    """Returns hair strands float32 [TILE, TILE], long along the columns' direction, standard deviation about 1."""
+    """Returns hair strands float32 [TILE, TILE], long along the columns, deviation about 1."""
     rng = np.random.default_rng(2)
-    fine = _wrapped_blur(rng.standard_normal((TILE, TILE)).astype(np.float32), 1.0, 60)
-    locks = _wrapped_blur(rng.standard_normal((TILE, TILE)).astype(np.float32), 6.0, 90)
-    return 0.7 * fine / fine.std() + 0.7 * locks / locks.std()
+    return 0.7 * _smooth_noise(rng, 1.0, 60) + 0.7 * _smooth_noise(rng, 6.0, 90)
 
 
 def sample_tile(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -65,7 +61,9 @@ def sample_tile(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.remap(tile, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).ravel()[: len(x)]
 
 
-def _wrapped_blur(noise: np.ndarray, sigma_x: float, sigma_y: float) -> np.ndarray:
-    margin = 256
-    padded = cv2.copyMakeBorder(noise, margin, margin, margin, margin, cv2.BORDER_WRAP)
-    return cv2.GaussianBlur(padded, (0, 0), sigma_x, sigmaY=sigma_y)[margin:-margin, margin:-margin]
+def _smooth_noise(rng: np.random.Generator, sigma_x: float, sigma_y: float) -> np.ndarray:
+    """Periodic Gaussian noise of deviation 1, blurred by sigmas in pixels: shaped in the frequency domain."""
+    x, y = 2 * np.pi * np.fft.rfftfreq(TILE), 2 * np.pi * np.fft.fftfreq(TILE)[:, None]
+    spectrum = np.fft.rfft2(rng.standard_normal((TILE, TILE))) * np.exp(-0.5 * ((x * sigma_x) ** 2 + (y * sigma_y) ** 2))
+    noise = np.fft.irfft2(spectrum, (TILE, TILE))
+    return (noise / noise.std()).astype(np.float32)

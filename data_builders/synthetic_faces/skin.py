@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from lmkd.data_builders.synthetic_faces.chart import Chart, smooth_curve
+from lmkd.data_builders.synthetic_faces.chart import SHIFT, Chart, disc, fixed, mix, smooth_curve
 from lmkd.data_builders.synthetic_faces.head import Head
 from lmkd.data_builders.synthetic_faces.sampling import FaceParams
 
@@ -20,7 +20,7 @@ def paint_skin(head: Head, face: FaceParams, scale_px: float, rng: np.random.Gen
         _beard(chart, p, face, grain)
     chart.apply_spots(1 + grain * 0.035)
     if c.freckles > 0:
-        _freckles(chart, p, c.freckles, rng)
+        _freckles(chart, c.skin, c.freckles, rng)
     _nose(chart, p, c.skin)
     _lips(chart, p, face)
     for eye, pupil, brow, side in ((slice(60, 68), 96, slice(33, 42), -1), (slice(68, 76), 97, slice(42, 51), 1)):
@@ -59,7 +59,7 @@ def _soft_folds(chart: Chart, p: np.ndarray, face: FaceParams) -> None:
 
 def _beard(chart: Chart, p: np.ndarray, face: FaceParams, grain: np.ndarray) -> None:
     c = face.colours
-    colour = np.asarray(c.hair) * 0.75
+    colour = np.minimum(np.asarray(c.hair) * 0.75, np.asarray(c.skin) * 0.7)
     mouth_top, mouth_low = p[76:83], np.concatenate([p[82:88], p[76:77]])
     if c.beard > 0:
         lower = p[3:30] * [1.0, 1.0]
@@ -73,12 +73,11 @@ def _beard(chart: Chart, p: np.ndarray, face: FaceParams, grain: np.ndarray) -> 
         chart.fill(np.concatenate([high, [p[82] + [0.02, 0.05]], low]), colour, 0.85 * c.moustache, 0.018)
 
 
-def _freckles(chart: Chart, p: np.ndarray, amount: float, rng: np.random.Generator) -> None:
-    colour = _scaled(chart.rgb[chart.rgb.shape[0] // 2, chart.rgb.shape[1] // 2], (0.72, 0.62, 0.55))
-    for _ in range(int(40 * amount)):
-        centre = np.array([rng.normal(0, 0.36), rng.normal(0.3, 0.12)])
-        square = centre + np.array([[-1, 0], [0, -1], [1, 0], [0, 1]]) * rng.uniform(0.006, 0.014)
-        chart.fill(square, colour, 0.6)
+def _freckles(chart: Chart, skin: tuple, amount: float, rng: np.random.Generator) -> None:
+    count = int(40 * amount) + 1
+    centres = np.stack([rng.normal(0, 0.36, count), rng.normal(0.3, 0.12, count)], axis=-1)
+    spans = rng.uniform(-0.008, 0.008, (count, 2))
+    chart.line(np.stack([centres - spans, centres + spans], axis=1), 0.018, _scaled(skin, (0.72, 0.62, 0.55)), 0.6)
 
 
 def _nose(chart: Chart, p: np.ndarray, skin: tuple) -> None:
@@ -113,71 +112,47 @@ def _lips(chart: Chart, p: np.ndarray, face: FaceParams) -> None:
 
 
 def _mouth_inside(chart: Chart, inner: np.ndarray, p: np.ndarray, opening: float) -> None:
-    pixels = chart.px(inner)
-    roi, mask = chart._mask(pixels, 2)
-    if mask is None:
-        return
-    cv2.fillPoly(mask, [np.round((pixels - roi[:2]) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    patch = np.empty((*mask.shape, 3), np.uint8)
-    patch[:] = (58, 20, 20)
-    rows = (np.arange(mask.shape[0]) + roi[1] + 0.5) / chart.scale + chart.px(p[90:91])[0, 1] * 0
-    top = chart.px(p[90:91])[0, 1] - roi[1]
-    tooth = min(0.115, 0.75 * opening) * chart.scale
-    columns = np.arange(mask.shape[1])
-    bend = ((columns - mask.shape[1] / 2) / (mask.shape[1] / 2)) ** 2 * 0.03 * chart.scale
-    teeth = np.arange(mask.shape[0])[:, None] < top + tooth + bend[None, :]
-    shade = 1.0 - 0.35 * np.abs((columns - mask.shape[1] / 2) / (mask.shape[1] / 2)) ** 2
-    patch[teeth] = 0
-    patch += (teeth[..., None] * np.array([232, 226, 212]) * shade[None, :, None]).astype(np.uint8)
+    outline = chart.px(inner)
+    roi, mask = chart.blank(outline, 2)
+    height, width = mask.shape
+    picture = np.empty((height, width, 3), np.float32)
+    picture[:] = (58, 20, 20)
+    across = (np.arange(width) - width / 2) / (width / 2)
+    teeth_end = chart.px(p[90:91])[0, 1] - roi[1] + (min(0.115, 0.75 * opening) - 0.03 * across**2) * chart.scale
+    teeth = np.clip(teeth_end[None, :] - np.arange(height)[:, None], 0, 1)[..., None]
+    enamel = np.array([230, 224, 210]) * (1.0 - 0.4 * across[None, :, None] ** 2)
+    picture += teeth * (enamel - picture)
     if opening > 0.2:
-        centre = (int(mask.shape[1] / 2), int(mask.shape[0] * 0.92))
-        size = (int(mask.shape[1] * 0.3), int(mask.shape[0] * 0.3))
-        cv2.ellipse(patch, centre, size, 0, 0, 360, (168, 78, 76), -1, cv2.LINE_AA)
-    patch = cv2.GaussianBlur(patch, (0, 0), 0.8)
-    del rows
-    region = chart.rgb[roi[1] : roi[3], roi[0] : roi[2]]
-    weight = mask.astype(np.float32)[..., None] / 255
-    region[:] = (region * (1 - weight) + patch * weight + 0.5).astype(np.uint8)
+        centre, size = (width // 2, int(height * 0.95)), (int(width * 0.28), int(height * 0.26))
+        cv2.ellipse(picture, centre, size, 0, 0, 360, (160, 72, 70), -1, cv2.LINE_AA)
+    chart.paste(outline, roi, picture)
 
 
 def _eye(chart: Chart, lids: np.ndarray, pupil: np.ndarray, face: FaceParams, side: int) -> None:
     c = face.colours
     upper, lower = smooth_curve(lids[:5]), smooth_curve(np.concatenate([lids[4:], lids[:1]]))
-    aperture = np.concatenate([upper, lower[1:-1]])
-    pixels = chart.px(aperture)
-    roi, mask = chart._mask(pixels, 0.05 * chart.scale)
-    if mask is None:
-        return
-    cv2.fillPoly(mask, [np.round((pixels - roi[:2]) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    ball = np.empty((*mask.shape, 3), np.uint8)
-    ball[:] = (228, 220, 214)
+    outline = chart.px(np.concatenate([upper, lower[1:-1]]))
+    roi, shade = chart.blank(outline, 2)
+    picture = np.empty((*shade.shape, 3), np.uint8)
+    picture[:] = (232, 225, 220)
     centre = chart.px(pupil) - roi[:2]
-    for radius, colour in (
-        (IRIS_RADIUS_HU, _scaled(c.iris, (0.45, 0.45, 0.45))),
-        (IRIS_RADIUS_HU * 0.84, c.iris),
-        (PUPIL_RADIUS_HU, (10, 8, 8)),
-    ):
-        _disc(ball, centre, radius * chart.scale, colour)
-    glint = centre + np.array([0.022 * np.sign(face.light.azimuth_deg + 1e-9), -0.026]) * chart.scale
-    ball = cv2.GaussianBlur(ball, (0, 0), 0.6)
-    shadow = upper + [0, 0.022]
-    shade = np.zeros_like(mask)
-    band = chart.px(np.concatenate([upper + [0, -0.05], shadow[::-1]])) - roi[:2]
-    cv2.fillPoly(shade, [np.round(band * 16).astype(np.int32)], 140, cv2.LINE_AA, 4)
-    shade = cv2.GaussianBlur(shade, (0, 0), max(0.014 * chart.scale, 0.4))
-    ball = (ball * (1 - shade.astype(np.float32)[..., None] / 255 * 0.8)).astype(np.uint8)
-    _disc(ball, glint, 0.0135 * chart.scale, (250, 250, 250))
-    region = chart.rgb[roi[1] : roi[3], roi[0] : roi[2]]
-    weight = mask.astype(np.float32)[..., None] / 255
-    region[:] = (region * (1 - weight) + ball * weight + 0.5).astype(np.uint8)
-    lash = 0.018 + 0.010 * face.identity.feminine + 0.012 * c.eyeliner
-    chart.line(upper, lash, DARK, 0.88, 0.004)
-    chart.line(lower, 0.010, _scaled(c.skin, (0.5, 0.36, 0.34)), 0.55 + 0.35 * c.eyeliner, 0.005)
+    disc(picture, centre, IRIS_RADIUS_HU * chart.scale, _scaled(c.iris, 0.5))
+    disc(picture, centre, IRIS_RADIUS_HU * 0.82 * chart.scale, c.iris)
+    disc(picture, centre, PUPIL_RADIUS_HU * chart.scale, (10, 8, 8))
+    band = chart.px(np.concatenate([upper + [0, -0.06], upper[::-1] + [0, 0.02]])) - roi[:2]
+    cv2.fillPoly(shade, [fixed(band)], 130, cv2.LINE_AA, SHIFT)  # the upper lid's shadow on the ball
+    mix(picture, cv2.GaussianBlur(shade, (0, 0), max(0.014 * chart.scale, 0.4)), (40, 26, 24))
+    glint = centre + np.array([0.022 * np.sign(face.light.azimuth_deg + 1e-9), -0.024]) * chart.scale
+    disc(picture, glint, 0.0135 * chart.scale, (250, 250, 250))
+    chart.paste(outline, roi, picture)
+    lash = 0.012 + 0.010 * face.identity.feminine + 0.012 * c.eyeliner
+    chart.line(upper + [0, -lash / 2], lash, DARK, 0.85, 0.004)
+    chart.line(lower, 0.010, _scaled(c.skin, (0.5, 0.36, 0.34)), 0.5 + 0.4 * c.eyeliner, 0.005)
     corner = lids[4] if side < 0 else lids[0]
     chart.fill(corner + np.array([[-0.012, 0], [0, -0.01], [0.014, 0], [0, 0.012]]), (206, 132, 124), 0.7, 0.004)
     openness = max(lids[:, 1].max() - lids[:, 1].min(), 0.02)
     crease = upper + np.array([0.0, -0.028 - 0.22 * openness])
-    chart.line(crease[1:], 0.012, _scaled(c.skin, (0.55, 0.43, 0.40)), 0.6, 0.009)
+    chart.line(crease[1:], 0.012, _scaled(c.skin, (0.55, 0.43, 0.40)), 0.55, 0.009)
 
 
 def _brow(chart: Chart, brow: np.ndarray, face: FaceParams, rng: np.random.Generator) -> None:
@@ -186,17 +161,10 @@ def _brow(chart: Chart, brow: np.ndarray, face: FaceParams, rng: np.random.Gener
     chart.fill(outline, colour, 0.74 - 0.1 * (sum(face.colours.hair) > 420), 0.012)
     top, low = smooth_curve(brow[:5], 4), smooth_curve(np.concatenate([brow[5:], brow[:1]])[::-1], 4)
     outward = np.sign(brow[:, 0].mean())
-    for share in rng.uniform(0.02, 0.98, 14):
-        at = share * (len(top) - 1)
-        a = low[min(int(at), len(low) - 1)]
-        b = top[int(at)] + [outward * 0.035, 0.004]
-        chart.line(np.stack([a, b]), 0.008, colour * 0.7, 0.5)
+    at = (rng.uniform(0.02, 0.98, 14) * (len(top) - 1)).astype(int)
+    roots, tips = low[np.minimum(at, len(low) - 1)], top[at] + [outward * 0.035, 0.004]
+    chart.line(np.stack([roots, tips], axis=1), 0.008, colour * 0.7, 0.5)
 
 
-def _disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: tuple) -> None:
-    x, y = np.round(centre * 16).astype(int)
-    cv2.circle(image, (int(x), int(y)), int(round(radius * 16)), tuple(float(v) for v in colour), -1, cv2.LINE_AA, 4)
-
-
-def _scaled(colour: tuple, factor: tuple) -> np.ndarray:
-    return np.clip(np.asarray(colour, np.float64) * factor, 0, 255)
+def _scaled(colour: tuple, factor: tuple | float) -> np.ndarray:
+    return np.minimum(np.multiply(colour, factor), 255)
