@@ -196,10 +196,10 @@ def _write(
             if tree is not None:
                 builder.tree = tree
             builder.download_and_prepare(download_dir=downloads)
-        except BaseException:
-            if _is_prepared(path):  # another process was faster
+        except BaseException as error:
+            if isinstance(error, OSError) and _is_prepared(path):  # another process was faster
                 return _described(cls, path, reused=True)
-            for made in (path.parent, root / cls.name):
+            for made in (path.parent, root / cls.name, *([] if download_dir else [root])):  # downloads are kept
                 if made not in before:
                     shutil.rmtree(made, ignore_errors=True)
             raise

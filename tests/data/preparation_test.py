@@ -78,6 +78,10 @@ def test_a_failure_while_writing_leaves_nothing(tree, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         preparation.prepare("own_faces", manual_dir=tree, data_dir=data_dir, progress=False)
     assert len(calls) == 3 and [p.name for p in data_dir.iterdir()] == ["other.txt"]
+    calls.clear()
+    with pytest.raises(OSError, match="disk full"):
+        preparation.prepare("own_faces", manual_dir=tree, data_dir=tmp_path / "new", progress=False)
+    assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     first = preparation.prepare("own_faces", manual_dir=tree, data_dir=data_dir, progress=False)
     assert not first.reused
