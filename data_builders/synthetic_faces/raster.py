@@ -1,16 +1,13 @@
 """A triangle rasteriser, vectorised over triangles.
 
-Made for many small triangles: they are grouped by the size of their bounding boxes, all pixels of the boxes are tested
-at once, and the sample of the nearest triangle (by the depth of its middle) wins the pixel.
+All triangles are cut into rows of pixels, all rows into pixels, and of all samples at a pixel the one on the nearest
+triangle (by the depth of its middle: triangles are small) wins.
 """
 
 import functools
 from typing import NamedTuple
 
 import numpy as np
-
-_BOXES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
-
 
 class Fragments(NamedTuple):
     """The visible samples of an image, one a covered pixel.
@@ -59,57 +56,52 @@ def rasterise(
     corners = np.ascontiguousarray(triangles.T)
     (x0, x1, x2), (y0, y1, y2) = (np.take(xy_px[:, i].astype(np.float32), corners) for i in (0, 1))
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
-    lo_x, hi_x = np.ceil(np.minimum(np.minimum(x0, x1), x2)), np.floor(np.maximum(np.maximum(x0, x1), x2))
-    lo_y, hi_y = np.ceil(np.minimum(np.minimum(y0, y1), y2)), np.floor(np.maximum(np.maximum(y0, y1), y2))
-    seen = ((area > 1e-6) | ((area < -1e-6) & ~closed)) & (hi_x >= lo_x) & (hi_y >= lo_y)
-    seen &= (hi_x >= 0) & (hi_y >= 0) & (lo_x < side_px) & (lo_y < side_px)
-    seen = np.flatnonzero(seen)
-    corners = corners[:, seen]
+    seen = np.flatnonzero((area > 1e-6) | ((area < -1e-6) & ~closed))
     depth_hu = depth_hu.astype(np.float32)
-    order = np.argsort(np.take(depth_hu, corners).sum(axis=0))  # far to near: later triangles win
-    seen, corners = seen[order], corners[:, order]
+    far_to_near = np.argsort(np.take(depth_hu, corners[:, seen]).sum(axis=0))
+    seen = seen[far_to_near]
+    corners = corners[:, seen]
     x0, x1, x2, y0, y1, y2, area = (v[seen] for v in (x0, x1, x2, y0, y1, y2, area))
-    lo_x, lo_y, hi_x, hi_y = (v[seen] for v in (lo_x, lo_y, hi_x, hi_y))
-    weights = (y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area
-    planes = np.stack([lo_x - x0, lo_y - y0, *weights], axis=1)
-    extent = np.maximum(hi_x - lo_x, hi_y - lo_y) + 1
-    first = lo_y.astype(np.int32) * side_px + lo_x.astype(np.int32)
-    on_edge = (lo_x < 0) | (lo_y < 0) | (lo_x + extent + 1 >= side_px) | (lo_y + extent + 1 >= side_px)
+    # weights 1 and 2 of the corners, as planes a x + b y + c
+    planes = np.stack([(y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area, x0, y0])
+    triangle, row, left, count = _rows(planes, np.stack([y0, y1, y2]), side_px)
+    entry, column = _expand(left, count)
+    triangle, row = triangle[entry], row[entry]
+    pixel = row * np.int32(side_px) + column
     nearest = np.full(side_px * side_px, -1, np.int32)
-    parts, smallest = [], 0
-    for box in _BOXES:
-        chosen = np.flatnonzero((extent > smallest) & (extent <= box)).astype(np.int32)
-        smallest = box
-        if len(chosen):
-            parts.append(_samples(chosen, box, planes[chosen], first, lo_x, on_edge, side_px))
-    if not parts:
-        none = np.zeros((0, 3), np.float32)
-        return Fragments(np.zeros(0, np.int32), none.astype(np.int32), none, none[:, 0])
-    pixel, triangle, w1, w2 = (np.concatenate(p) for p in zip(*parts, strict=True))
     np.maximum.at(nearest, pixel, triangle)
     won = np.flatnonzero(nearest[pixel] == triangle)
-    pixel, w1, w2, (a, b, c) = pixel[won], w1[won], w2[won], corners[:, triangle[won]]
-    w0 = 1 - w1 - w2
-    depth = depth_hu[a] * w0 + depth_hu[b] * w1 + depth_hu[c] * w2
-    return Fragments(pixel, np.stack([a, b, c], axis=-1), np.stack([w0, w1, w2], axis=-1), depth)
+    pixel, triangle = pixel[won], triangle[won]
+    a1, b1, a2, b2, x0, y0 = planes[:, triangle]
+    dx, dy = column[won].astype(np.float32) - x0, row[won].astype(np.float32) - y0
+    w1, w2 = a1 * dx + b1 * dy, a2 * dx + b2 * dy
+    weights = np.stack([1 - w1 - w2, w1, w2], axis=-1)
+    corners = np.ascontiguousarray(corners.T)[triangle]
+    return Fragments(pixel, corners, weights, np.einsum("ij,ij->i", depth_hu[corners], weights))
 
 
-def _samples(chosen, box, p, first, lo_x, on_edge, side_px):
-    """Tests the pixels of the chosen triangles' bounding boxes; returns those inside, with two of the weights."""
-    step = np.arange(box, dtype=np.float32)
-    dx, dy = (p[:, :1] + step)[:, None, :], (p[:, 1:2] + step)[:, :, None]
-    w1 = dx * p[:, 2, None, None] + dy * p[:, 3, None, None]
-    w2 = dx * p[:, 4, None, None] + dy * p[:, 5, None, None]
-    hit = np.flatnonzero((w1 >= 0) & (w2 >= 0) & (w1 + w2 <= 1)).astype(np.int32)
-    which = hit // (box * box)
-    cell = hit - which * (box * box)
-    row = cell // box
-    column = cell - row * box
-    triangle = chosen[which]
-    pixel = first[triangle] + row * side_px + column
-    w1, w2 = w1.ravel()[hit], w2.ravel()[hit]
-    if on_edge[chosen].any():
-        column = column + lo_x[triangle]
-        inside = np.flatnonzero((pixel >= 0) & (pixel < side_px * side_px) & (column >= 0) & (column < side_px))
-        pixel, triangle, w1, w2 = pixel[inside], triangle[inside], w1[inside], w2[inside]
-    return pixel, triangle, w1, w2
+def _rows(planes: np.ndarray, y: np.ndarray, side_px: int) -> tuple[np.ndarray, ...]:
+    """Returns the pixel rows of all triangles: triangle, row, first column and number of columns (all int32 [r])."""
+    top = np.clip(np.ceil(y.min(axis=0)), 0, side_px).astype(np.int32)
+    bottom = np.clip(np.floor(y.max(axis=0)), -1, side_px - 1).astype(np.int32)
+    triangle, row = _expand(top, np.maximum(bottom - top + 1, 0))
+    a1, b1, a2, b2, x0, y0 = planes[:, triangle]
+    dy = row.astype(np.float32) - y0
+    c1, c2 = b1 * dy, b2 * dy
+    low, high = np.full_like(dy, -np.inf), np.full_like(dy, np.inf)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # each weight must be >= 0: a dx + c >= 0 bounds dx from below where a > 0 and from above where a < 0
+        for a, c in ((a1, c1), (a2, c2), (-a1 - a2, 1 - c1 - c2)):
+            bound = -c / a
+            low = np.where(a > 0, np.maximum(low, bound), low)
+            high = np.where(a < 0, np.minimum(high, bound), high)
+    left = np.clip(np.ceil(low + x0), 0, side_px).astype(np.int32)
+    right = np.clip(np.floor(high + x0), -1, side_px - 1).astype(np.int32)
+    return triangle, row, left, np.maximum(right - left + 1, 0)
+
+
+def _expand(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lists first[i], first[i] + 1, ... (count[i] of them) for every i; returns i and the number, int32."""
+    entry = np.repeat(np.arange(len(count), dtype=np.int32), count)
+    ends = np.cumsum(count, dtype=np.int32)
+    return entry, np.arange(len(entry), dtype=np.int32) + (first - ends + count)[entry]

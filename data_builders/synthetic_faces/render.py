@@ -169,8 +169,8 @@ def _blend_hair(image, pixel, lighting, strands, alpha, face: FaceParams) -> Non
 
 
 def _rasterise(pieces: list, view: View, side_px: int) -> tuple[Fragments, np.ndarray]:
-    counts = np.cumsum([0, *(len(p.points_hu) for p in pieces)])
-    points = np.concatenate([p.points_hu for p in pieces])
+    counts = np.cumsum([0, *(len(p.points_hu) for p in pieces)], dtype=np.int32)
+    points = np.concatenate([p.points_hu for p in pieces]).astype(np.float32)
     triangles = np.concatenate([p.triangles + first for p, first in zip(pieces, counts[:-1], strict=True)])
     closed = np.repeat([p.closed for p in pieces], [len(p.triangles) for p in pieces])
     fragments = rasterise(view.to_px(points), points[:, 2], triangles, side_px, closed)
