@@ -3,8 +3,8 @@
     head = V2(num_points=98)
     heatmaps, features = head.apply(variables, maps, train=False)
 
-All take the maps from the highest resolution to the lowest and return heatmaps float32 [b, h, w, K] at the highest, and the
-map just before the last 1x1 convolution (the tap "features").
+All take the maps from the highest resolution to the lowest and return heatmaps float32 [b, h, w, K] at the highest, and
+the map just before the last 1x1 convolution (the tap "features").
 """
 
 from collections.abc import Callable, Sequence
@@ -60,9 +60,7 @@ class V2(nn.Module):
         self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
     ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
         x = _concatenated(maps)
-        mix = ConvNorm(
-            self.width or x.shape[-1], size=1, use_bias=True, dtype=self.dtype, norm=self.norm, name="mix"
-        )
+        mix = ConvNorm(self.width or x.shape[-1], size=1, use_bias=True, dtype=self.dtype, norm=self.norm, name="mix")
         features = mix(x, train)
         return _final(self, features), features
 
@@ -71,9 +69,9 @@ class V2p(nn.Module):
     """The pyramid neck of HRNetV2p, its levels brought back to 1/4 and summed into a heatmap head.
 
     Wang et al. 2020, arXiv 1908.07919, section 3.3 (HRNetV2p) with the layers of mmdetection's HRFPN: concatenation ->
-    1x1 to `neck_channels` -> average-pooled to strides 1, 2, 4, ... -> a 3x3 convolution a level. Ours: the neck was made
-    for detection, so there is no published way from its levels to heatmaps; here they are enlarged, summed, and pass
-    batch norm and ReLU (as in V2) before the last 1x1.
+    1x1 to `neck_channels` -> average-pooled to strides 1, 2, 4, ... -> a 3x3 convolution a level. Ours: the neck was
+    made for detection, so there is no published way from its levels to heatmaps; here they are enlarged, summed, and
+    pass batch norm and ReLU (as in V2) before the last 1x1.
 
     Attributes:
       num_points: K.
@@ -95,8 +93,8 @@ class V2p(nn.Module):
         factor = 2 ** (self.levels - 1)
         if any(side % factor for side in size):
             raise UserError(
-                f"head V2p: {self.levels} levels need maps whose sides are multiples of {factor}, got {size[0]}x{size[1]} "
-                f"cells. Give fewer levels, or an image side that is a multiple of {4 * factor} px."
+                f"head V2p: {self.levels} levels need maps whose sides are multiples of {factor}, "
+                f"got {size[0]}x{size[1]} cells. Give fewer levels, or an image side in multiples of {4 * factor}."
             )
         level = Conv(self.neck_channels, size=1, use_bias=True, dtype=self.dtype, name="reduce")(_concatenated(maps))
         total = 0

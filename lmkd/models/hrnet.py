@@ -4,9 +4,9 @@
     slim = HRNet(width=16, modules=(1, 2, 1), blocks=2, stage1_width=8, stage1_blocks=1, stem_width=32)
     maps, taps = backbone.apply(variables, image, train=False)
 
-Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", 2019, arXiv 1902.09212; Wang et al.,
-"Deep High-Resolution Representation Learning for Visual Recognition", 2020, arXiv 1908.07919, section 3. Layer for layer
-the published PyTorch networks (`tests/models/parity_test.py`).
+Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", 2019, arXiv 1902.09212; Wang et
+al., "Deep High-Resolution Representation Learning for Visual Recognition", 2020, arXiv 1908.07919, section 3. Layer for
+layer the published PyTorch networks (`tests/models/parity_test.py`).
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """Residual block 1x1 -> 3x3 -> 1x1 of `width`, `width` and 4 `width` channels; a 1x1 shortcut where channels differ."""
+    """Residual block 1x1 -> 3x3 -> 1x1 of `width`, `width`, 4 `width` channels; a 1x1 shortcut where they differ."""
 
     width: int
     dtype: DTypeLike = jnp.float32
@@ -32,7 +32,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c2"]:
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         channels = EXPANSION * self.width
         y = ConvNorm(self.width, size=1, name="conv1", **policy)(x, train)
         y = ConvNorm(self.width, name="conv2", **policy)(y, train)
@@ -50,7 +50,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         y = ConvNorm(x.shape[-1], name="conv1", **policy)(x, train)
         y = ConvNorm(x.shape[-1], relu=False, name="conv2", **policy)(y, train)
         return nn.relu(y + x)
@@ -71,7 +71,7 @@ class FusedModule(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         maps = list(maps)
         for i in range(len(maps)):
             for k in range(self.blocks):
@@ -79,7 +79,7 @@ class FusedModule(nn.Module):
         return [nn.relu(sum(self._contributions(maps, i, train))) for i in range(self.outputs or len(maps))]
 
     def _contributions(self, maps, i, train):
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         channels, size = maps[i].shape[-1], maps[i].shape[1:3]
         for j, x in enumerate(maps):
             if j > i:
@@ -103,7 +103,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         x = ConvNorm(self.width, stride=2, name="conv1", **policy)(x, train)
         return ConvNorm(self.width, stride=2, name="conv2", **policy)(x, train)
 
@@ -136,7 +136,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         branches = []
         for i, width in enumerate(self.widths):
             new = i >= len(maps)
@@ -171,7 +171,7 @@ class HRNet(nn.Module):
     """
 
     width: int = 32
-    modules: tuple[int, int, int] = (1, 4, 3)
+    modules: tuple[int, ...] = (1, 4, 3)
     blocks: int = 4
     stage1_width: int = 64
     stage1_blocks: int = 4
@@ -197,7 +197,7 @@ class HRNet(nn.Module):
           The branch maps [b, S/4, S/4, W], [b, S/8, S/8, 2W], ... (four, or the first alone without `all_outputs`), and
           the taps by name: "stem", "stage1", and "stageN.i" for the output of stage N on branch i.
         """
-        policy = dict(dtype=self.dtype, norm=self.norm)
+        policy = {"dtype": self.dtype, "norm": self.norm}
         taps = {}
         x = taps["stem"] = Stem(self.stem_width, name="stem", **policy)(x, train)
         x = taps["stage1"] = Stage1(self.stage1_width, self.stage1_blocks, name="stage1", **policy)(x, train)
@@ -214,7 +214,9 @@ class HRNet(nn.Module):
 def _problems(net: HRNet) -> list[str]:
     sizes = {n: getattr(net, n) for n in ("width", "blocks", "stage1_width", "stage1_blocks", "stem_width")}
     sizes |= {f"modules[{i}]": m for i, m in enumerate(net.modules)}
-    problems = [f"{name}: needs a whole number of at least 1, got {v!r}" for name, v in sizes.items() if not _natural(v)]
+    problems = [
+        f"{name}: needs a whole number of at least 1, got {v!r}" for name, v in sizes.items() if not _natural(v)
+    ]
     if len(net.modules) != 3:
         problems.append(f"modules: needs three numbers, for stages 2, 3 and 4, got {net.modules!r}")
     if net.upsample not in layers.UPSAMPLING:

@@ -17,6 +17,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
 
+from lmkd.ops.heatmaps import px_from_cells
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -46,6 +48,9 @@ class Landmarker(nn.Module):
       mean: of the pixels, RGB in 0..255; ImageNet's by default.
       std: as `mean`.
       dtype: of the normalised image; backbone and head have their own.
+      softmax_sigma_cells: None leaves the head's maps as they are. A number takes them as logits: the heatmaps become
+        their softmax over positions times 2 pi sigma^2, so that a Gaussian of this sigma still has peak 1 and decoders,
+        targets and distillation terms see one kind of map. The tap "logits" has the head's maps either way.
     """
 
     backbone: nn.Module
@@ -55,8 +60,9 @@ class Landmarker(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     dtype: DTypeLike = jnp.float32
+    softmax_sigma_cells: float | None = None
 
-    def __call__(self, image: Shaped[Array, "b s s 3"], train: bool = False) -> Outputs:
+    def __call__(self, image: Shaped[Array | np.ndarray, "b s s 3"], train: bool = False) -> Outputs:
         """Runs the network.
 
         Args:
@@ -66,23 +72,26 @@ class Landmarker(nn.Module):
         Returns:
           `Outputs`.
         """
-        x = (image.astype(jnp.float32) - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        mean, std = (np.reshape(np.asarray(v, np.float32), (1, 1, 1, 3)) for v in (self.mean, self.std))
+        x = (jnp.asarray(image, jnp.float32) - mean) / std
         maps, taps = self.backbone(x.astype(self.dtype), train)
-        heatmaps, features = self.head(maps, train)
+        logits, features = self.head(maps, train)
+        heatmaps = logits
+        if self.softmax_sigma_cells is not None:
+            heatmaps = nn.softmax(logits, axis=(1, 2)) * (2 * np.pi * self.softmax_sigma_cells**2)
         landmarks_px, _ = self.points(heatmaps)
-        return Outputs(heatmaps, landmarks_px, {**taps, "features": features})
+        return Outputs(heatmaps, landmarks_px, {**taps, "features": features, "logits": logits})
 
     def points(self, heatmaps: Float[Array, "b h w k"]) -> tuple[Float[Array, "b k 2"], Float[Array, "b k"]]:
         """Decodes heatmaps into points [b, K, 2] in crop pixels and confidences [b, K]."""
         points_cells, confidence = self.decode(heatmaps)
-        # Cell u covers pixels stride * u .. stride * (u + 1) - 1: its centre in the convention of core/geometry.py.
-        return self.stride * (points_cells + 0.5) - 0.5, confidence
+        return px_from_cells(points_cells, self.stride), confidence
 
 
 def predict(
     model: Landmarker,
     variables: dict,
-    image: Shaped[Array, "b s s 3"],
+    image: Shaped[Array | np.ndarray, "b s s 3"],
     *,
     flip_permutation: tuple[int, ...] | None = None,
 ) -> tuple[Float[Array, "b h w k"], Float[Array, "b k 2"], Float[Array, "b k"]]:

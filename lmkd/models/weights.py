@@ -4,8 +4,8 @@
     variables = convert(state, variables)                      # a whole network of the same head and number of points
     variables = convert(state, variables, backbone_only=True)  # ImageNet or another head: the head keeps its values
 
-Reads the names of the facial-landmark code (HRNetV2: `head.0`, `head.1`, `head.3`), of the pose code (`final_layer`) and of
-the ImageNet classification code, which share their backbone's.
+Reads the names of the facial-landmark code (HRNetV2: `head.0`, `head.1`, `head.3`), of the pose code (`final_layer`)
+and of the ImageNet classification code, which share their backbone's.
 """
 
 import importlib
@@ -112,7 +112,9 @@ def convert(state: Mapping[str, np.ndarray], variables: Mapping, *, backbone_onl
         filled[path] = value
     extra = [n for n in state if n not in used and not (backbone_only and _NOT_BACKBONE.match(n))]
     problems += [f"extra: {name} {list(np.shape(state[name]))}" for name in extra]
-    report_together(problems, "the weights do not fit the model" + _advice(problems, backbone_only), limit=len(problems))
+    report_together(
+        problems, "the weights do not fit the model" + _advice(problems, backbone_only), limit=len(problems)
+    )
     return traverse_util.unflatten_dict(filled)
 
 

@@ -1,0 +1,64 @@
+"""Our HRNets, loaded through our importer, against outputs of the authors' PyTorch networks (reference/README.md)."""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmkd.models import heads, weights
+from lmkd.models.hrnet import HRNet
+from lmkd.models.landmarker import Landmarker
+
+REFERENCE = Path(__file__).parent / "reference"
+NETWORKS = {
+    "hrnetv2_w18_98": lambda: (HRNet(width=18), heads.V2(98)),
+    "hrnet_w32_68": lambda: (HRNet(width=32, upsample="nearest", all_outputs=False), heads.V1(68)),
+}
+
+
+def draw(name, shape, seed):
+    random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if name.endswith("running_var"):
+        value = random.uniform(0.5, 1.5, shape)
+    elif name.endswith("running_mean"):
+        value = random.normal(0, 0.1, shape)
+    elif len(shape) == 4:
+        value = random.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+    elif name.endswith("weight"):
+        value = random.uniform(0.2, 0.6, shape)
+    else:
+        value = random.normal(0, 0.1, shape)
+    return value.astype(np.float32)
+
+
+def normalised_images(seed, side):
+    return np.random.default_rng([seed, 1]).normal(0, 1, (2, side, side, 3)).astype(np.float32)
+
+
+def no_decoder(heatmaps):
+    return jnp.zeros((heatmaps.shape[0], heatmaps.shape[-1], 2)), heatmaps.max((1, 2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_heatmaps_equal_the_published_networks(name):
+    spec = json.loads(gzip.decompress((REFERENCE / f"{name}.json.gz").read_bytes()))
+    with np.load(REFERENCE / f"{name}.npz") as file:
+        expected = file["heatmaps"]
+    state = {n: draw(n, shape, spec["seed"]) for n, shape in spec["shapes"].items()}
+    images = normalised_images(spec["seed"], spec["image_size"])
+    backbone, head = NETWORKS[name]()
+    model = Landmarker(backbone, head, decode=no_decoder, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    variables = weights.convert(state, shapes)
+    # Compiled without optimisation: the network runs once, and optimising its 300 convolutions takes far longer.
+    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    with jax.default_matmul_precision("highest"):
+        run = jax.jit(lambda v, x: model.apply(v, x).heatmaps).lower(variables, images).compile(quickly)
+    heatmaps = np.asarray(run(variables, images))
+    assert heatmaps.dtype == np.float32
+    np.testing.assert_allclose(heatmaps, expected, rtol=0, atol=1e-4 * expected.std())
