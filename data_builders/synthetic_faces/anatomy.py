@@ -1,9 +1,9 @@
 """Where the 98 points of an average head lie, in head units.
 
-One head unit (hu) is the distance between the outer eye corners, about 90 mm. The origin is half-way between the corners;
-x points to the image's right, y down, z towards the viewer. `average_points_hu()` follows the mean shape of the published
-WFLW annotations, made symmetric: a shape, not an image. Depths come from textbook anthropometry (head 150 mm wide, 190 mm
-deep, 225 mm high).
+One head unit (hu) is the distance between the outer eye corners, about 90 mm. The origin is half-way between the
+corners; x points to the image's right, y down, z towards the viewer. `average_points_hu()` follows the mean shape of the
+published WFLW annotations, made symmetric: a shape, not an image. Depths come from textbook anthropometry (head 150 mm
+wide, 190 mm deep, 225 mm high).
 """
 
 import numpy as np
@@ -13,7 +13,6 @@ from lmkd.core.schemes import WFLW98
 FLIP = np.array(WFLW98.flip)
 CONTOUR = np.arange(33)
 CHIN = 16
-MIDLINE_X_HU = 0.0
 FACE_CENTRE_HU = np.array([0.0, 0.30])  # all rays of the head's surface start here, behind the nose
 CROWN_Y_HU = -1.24
 

@@ -53,7 +53,7 @@ def frame(head: Head, mesh: Mesh, pose: Pose, side_px: int) -> tuple[View, np.nd
     screen = view.screen(view.turn(landmarks_3d(head, mesh, view)))
     lo, hi = screen.min(axis=0), screen.max(axis=0)
     scale = side_px / pose.margin / (hi - lo).max()
-    slack = np.maximum(side_px - 2 - scale * (hi - lo), 0.0) / 2
+    slack = np.maximum(0.98 * side_px - scale * (hi - lo), 0.0) / 2
     middle = (side_px - 1) / 2 + 0.45 * slack * [pose.shift_x, pose.shift_y]
     view = view._replace(scale_px=scale, offset_px=middle - scale * (lo + hi) / 2)
     return view, screen * view.scale_px + view.offset_px

@@ -1,13 +1,13 @@
 """The head as a surface: identity and expression in, points, depths and a mesh out.
 
-The surface is a family of rays. Ray `a` (an angle, 0 at the chin, +-pi at the crown) starts at the front pole behind the
-nose, runs over the face, crosses the frontal outline and ends at the back of the head. Its parameter t is 0 at the front
-pole, pi / 2 on the outline and pi at the back pole. On the front half
+The surface is a family of rays. Ray `a` (an angle, 0 at the chin, +-pi at the crown) starts at the front pole behind
+the nose, runs over the face, crosses the frontal outline and ends at the back of the head. Its parameter t is 0 at the
+front pole, pi / 2 on the outline and pi at the back pole. On the front half
 
     xy = centre + sin(t) (outline(a) - centre),    z = outline_z(a) + (front_z - outline_z(a)) h(sin t) + relief(xy),
 
-so the frontal view of the surface is the plane (x, y) itself: a feature drawn at frontal (x, y) has one depth, and its 3D
-point is exact by construction. All lengths are head units (see `anatomy`).
+so the frontal view of the surface is the plane (x, y) itself: a feature drawn at frontal (x, y) has one depth, and its
+3D point is exact by construction. All lengths are head units (see `anatomy`).
 """
 
 from typing import NamedTuple
@@ -70,7 +70,7 @@ def to_3d(head: Head, points_hu: np.ndarray) -> np.ndarray:
 
 
 def to_chart(head: Head, points_hu: np.ndarray) -> np.ndarray:
-    """Maps frontal points [..., 2] to the skin chart [..., 2]: the frontal plane with its rim unrolled (t for sin t)."""
+    """Maps frontal points [..., 2] to the skin chart [..., 2]: the frontal plane, its rim unrolled (t for sin t)."""
     offset = points_hu - anatomy.FACE_CENTRE_HU
     angle = np.arctan2(offset[..., 0], offset[..., 1])
     rho = np.hypot(offset[..., 0], offset[..., 1]) / _at(head, head.outline_radius_hu, angle)
@@ -122,7 +122,7 @@ def _nose_ridge(head: Head, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     for shift in (-0.06, 0.06):  # rounds the corners of the table
         ridge = ridge + np.interp(station + shift, NOSE_STATIONS, NOSE_HEIGHT_HU)
     width = np.interp(station, (0.0, 0.5, 0.9), (0.085, 0.095, 0.135)) * head.nose[1]
-    return head.nose[0] * ridge / 3.0 * np.exp(-np.abs((x - tip[0]) / width) ** 2.2)
+    return head.nose[0] * ridge / 3.0 * np.exp(-(np.abs((x - tip[0]) / width) ** 2.2))
 
 
 def _front_depth(angle: np.ndarray, rim_z: np.ndarray, rho: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ def _outline(contour: np.ndarray, cranium_height: float) -> tuple[np.ndarray, np
     phi = np.linspace(0.0, np.pi, 41)[1:-1]
     middle, half = (left + right) / 2, (right[0] - left[0]) / 2 * 1.005
     power = 2.0 / 2.35
-    arc = np.stack([np.sign(np.cos(phi)) * np.abs(np.cos(phi)) ** power * half, -np.sin(phi) ** power], axis=-1)
+    arc = np.stack([np.sign(np.cos(phi)) * np.abs(np.cos(phi)) ** power * half, -(np.sin(phi) ** power)], axis=-1)
     arc = middle + arc * [1.0, middle[1] - crown_y]
     arc_z = 0.12 - 0.1 * np.sin(phi)
     points = np.concatenate([contour, arc])
@@ -183,7 +183,13 @@ def _bumps(p: np.ndarray, identity: Identity, expression: Expression) -> np.ndar
             (p[eye, 0], p[eye, 1], 0.10, 0.07, 0.075),
             (side * 0.14, p[eye, 1], 0.07, 0.10, -0.06),
             (middle[0], middle[1], 0.23, 0.07, 0.06 * identity.brow_ridge),
-            (side * 0.50, 0.30 - 0.05 * expression.smile, 0.18, 0.15, 0.055 * identity.cheekbone + 0.05 * expression.smile),
+            (
+                side * 0.50,
+                0.30 - 0.05 * expression.smile,
+                0.18,
+                0.15,
+                0.055 * identity.cheekbone + 0.05 * expression.smile,
+            ),
             (side * 0.52, 0.75, 0.16, 0.20, 0.04 * identity.cheek_fat),
             (p[wing, 0] * 0.74, p[wing, 1] - 0.055, 0.062, 0.06, 0.14 * identity.nose_width),
             (p[corner, 0], p[corner, 1], 0.05, 0.05, -0.04),

@@ -17,7 +17,7 @@ def expose(image: np.ndarray, extras: Extras, hu_px: float, rng: np.random.Gener
     image = np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
     if extras.jpeg_quality < 90:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, extras.jpeg_quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image
 
 

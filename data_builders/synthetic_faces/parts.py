@@ -154,7 +154,9 @@ def hair_part(mesh: Mesh, face: FaceParams, view: View) -> tuple[Part, np.ndarra
     normals = mesh.normals
     points = mesh.points_hu + normals * lift[..., None]
     rays, rings = len(mesh.angle), len(mesh.t)
-    share = np.broadcast_to(np.stack(np.meshgrid(np.linspace(0, 1, rays), np.linspace(0, 1, rings), indexing="ij"), -1), (rays, rings, 2))
+    share = np.broadcast_to(
+        np.stack(np.meshgrid(np.linspace(0, 1, rays), np.linspace(0, 1, rings), indexing="ij"), -1), (rays, rings, 2)
+    )
     triangles = grid_triangles(rays, rings)
     keep = inside.ravel()[triangles].max(axis=1) > -0.08
     part = Part(
@@ -174,7 +176,7 @@ def curtain_part(face: FaceParams, view: View) -> Part:
     drop = np.linspace(0, 1, 14)[:, None]
     around = np.deg2rad(np.linspace(-8, 188, 41))[None, :]  # 0: the head's right, 90: its back
     wave = 0.05 * hair.wave * np.sin(drop * 9 + 3 * np.cos(around * 3)) * drop
-    swell = 1 + 0.10 * np.sin(np.pi * drop) + 0.06 * drop
+    swell = 1 + 0.10 * np.sin(np.pi * drop) + 0.06 * drop - 0.25 * np.clip(1 - drop / 0.2, 0, 1)  # top under the cap
     x = np.cos(around) * (0.90 + 0.55 * hair.volume + wave) * swell
     z = -0.05 - np.sin(around) * (0.95 + wave) - 0.25 * drop
     y = -0.55 + (hair.length + 0.35) * drop + 0 * around + 0.05 * np.sin(around * 17) * drop

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+
 class Fragments(NamedTuple):
     """The visible samples of an image, one a covered pixel.
 
@@ -41,9 +42,7 @@ def grid_triangles(rows: int, columns: int) -> np.ndarray:
     return np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
 
 
-def rasterise(
-    xy_px: np.ndarray, depth_hu: np.ndarray, triangles: np.ndarray, side_px: int, closed: np.ndarray
-) -> Fragments:
+def rasterise(xy_px: np.ndarray, depth_hu: np.ndarray, triangles: np.ndarray, side_px: int, closed: np.ndarray) -> Fragments:
     """Finds what is visible at every pixel centre of a square image.
 
     Args:

@@ -1,7 +1,7 @@
 """Draws a face: `draw_face(seed, index, size_px)` gives the picture, its 98 points, its flags and a detector's box.
 
-The order of work: parameters -> head surface -> view -> skin chart -> background, shoulders, long hair -> head, ears and
-neck through the depth buffer -> the cap of hair -> glasses and whatever covers the face -> the camera's blur, noise, JPEG.
+The order of work: parameters -> head surface -> view -> skin chart -> background and chest -> head, ears and neck
+through the rasteriser -> clothes, hair, hat -> glasses and whatever covers the face -> the camera's blur, noise, JPEG.
 """
 
 from typing import NamedTuple
@@ -9,14 +9,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lmkd.data_builders.synthetic_faces import accessories, backdrop, chart, lens, parts, sampling, shading
+from lmkd.data_builders.synthetic_faces import backdrop, chart, glasses, lens, occluders, parts, sampling, shading
 from lmkd.data_builders.synthetic_faces.camera import View, frame
 from lmkd.data_builders.synthetic_faces.head import Head, Mesh, build_head, mesh
 from lmkd.data_builders.synthetic_faces.raster import Fragments, rasterise
 from lmkd.data_builders.synthetic_faces.sampling import FaceParams
 from lmkd.data_builders.synthetic_faces.skin import paint_skin
 
-_DRAWN_PX, _OVERSAMPLING = 192, 1.5  # pictures are drawn at least so large, or so much larger, and shrunk
+_DRAWN_PX, _OVERSAMPLING = 144, 1.25  # pictures are drawn at least so large, or so much larger, and shrunk
 _CHART_PX_PER_HU = 96.0  # a finer chart shows nothing more
 _GRAIN_PX = 512 - 48
 HAT = sampling.Hair(style="beanie", line_y=-0.52, volume=0.17, wave=0.0)
@@ -108,15 +108,15 @@ def _paint(scene: Scene, face: FaceParams, rng: np.random.Generator, side_px: in
     if face.hair.style == "long":
         _curtain(image, parts.curtain_part(face, view), view, face, depth)
     if face.hair.style != "bald":
-        _cap(image, *parts.hair_part(grid, face, view), view, face, depth)
+        _cap(image, grid, view, face, depth)
     if face.extras.hat:
         wool = rng.uniform(20, 190) + rng.normal(0, 25, 3)
         hat = face._replace(hair=HAT, colours=face.colours._replace(hair=tuple(np.clip(wool, 10, 220))))
-        _cap(image, *parts.hair_part(grid, hat, view), view, hat, depth)
+        _cap(image, grid, view, hat, depth)
     if face.extras.glasses != "none":
-        accessories.draw_glasses(image, head, view, face, depth, rng)
+        glasses.draw_glasses(image, head, view, face, depth, rng)
     if face.extras.occluder != "none":
-        accessories.draw_occluder(image, scene.landmarks_px, view, face, rng)
+        occluders.draw_occluder(image, scene.landmarks_px, view.scale_px, face, rng)
     return image
 
 
@@ -125,13 +125,12 @@ def _skin_pixels(image: np.ndarray, fragments: Fragments, solid: list, skin: cha
     place = (place - chart.LO_HU) * skin.scale - 0.5
     lighting = shading.vertex_light(normals, light, face.light, face.light.gloss)
     values = fragments.interpolate(np.concatenate([place, lighting], axis=1).astype(np.float32))
-    rows = -(-len(values) // 1024)
-    maps = [np.resize(values[:, i], (rows, 1024)) for i in (0, 1)]
-    albedo = cv2.remap(skin.rgb, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 3)
-    image.reshape(-1, 3)[fragments.pixel] = shading.lit_colour(albedo[: len(values)], values[:, 2:], face.light.tint)
+    albedo = shading.sample(skin.rgb, values[:, 0], values[:, 1], cv2.BORDER_REPLICATE)
+    image.reshape(-1, 3)[fragments.pixel] = shading.lit_colour(albedo, values[:, 2:], face.light.tint)
 
 
-def _cap(image, part: parts.Part, inside_hu: np.ndarray, view: View, face: FaceParams, depth: np.ndarray) -> None:
+def _cap(image, mesh_hu: Mesh, view: View, face: FaceParams, depth: np.ndarray) -> None:
+    part, inside_hu = parts.hair_part(mesh_hu, face, view)
     fragments, _ = _rasterise([part], view, image.shape[0])
     values = _hair_values(fragments, part, inside_hu, face)
     if face.hair is HAT:
@@ -141,7 +140,9 @@ def _cap(image, part: parts.Part, inside_hu: np.ndarray, view: View, face: FaceP
         swirl = 16 * face.hair.wave * np.sin(values[:, 1] * 16)
         strands = shading.sample_tile(shading.strand_tile(), values[:, 0] * 2 * shading.TILE + swirl, values[:, 1] * 900)
         alpha = np.clip((values[:, 2] + 0.035 * strands) / 0.06 + 0.3, 0, 1)
-    alpha *= fragments.depth_hu > depth.ravel()[fragments.pixel] - 0.06
+    behind = depth.ravel()[fragments.pixel]
+    alpha = np.where(np.isneginf(behind) & (values[:, 2] > 0), 1.0, alpha)  # no gaps where the hair is the outline
+    alpha *= fragments.depth_hu > behind - 0.06
     _blend_hair(image, fragments.pixel, values[:, 3:], strands, alpha, face)
 
 

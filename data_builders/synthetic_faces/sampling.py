@@ -60,7 +60,7 @@ class Expression(NamedTuple):
 
 
 class Pose(NamedTuple):
-    """Turns in degrees (yaw > 0: nose to the image's right; pitch > 0: nose down; roll > 0: clockwise) and the camera."""
+    """Turns in degrees (yaw > 0: nose to the image's right; pitch > 0: down; roll > 0: clockwise), and the camera."""
 
     yaw_deg: float = 0.0
     pitch_deg: float = 0.0
@@ -163,8 +163,10 @@ def sample_face(seed: int, index: int) -> FaceParams:
 
 
 def _identity(rng: np.random.Generator, feminine: float) -> Identity:
+    draws = iter(np.clip(rng.standard_normal(len(Identity._fields)), -2.2, 2.2).tolist())
+
     def about(middle: float, sd: float) -> float:
-        return float(middle + sd * np.clip(rng.standard_normal(), -2.2, 2.2))
+        return middle + sd * next(draws)
 
     return Identity(
         face_width=about(0.985, 0.045),
@@ -195,17 +197,30 @@ def _identity(rng: np.random.Generator, feminine: float) -> Identity:
 
 
 def _expression(rng: np.random.Generator) -> Expression:
-    kind = rng.choice(("rest", "smile", "open", "laugh", "pucker", "sad", "wink"), p=(0.42, 0.30, 0.08, 0.07, 0.04, 0.05, 0.04))
+    kind = rng.choice(
+        ("rest", "smile", "open", "laugh", "pucker", "sad", "wink"), p=(0.50, 0.32, 0.055, 0.045, 0.025, 0.035, 0.02)
+    )
     strength = rng.uniform(0.3, 1.0)
-    jaw = {"rest": 0.04 * strength, "smile": 0.10 * strength, "open": 0.25 + 0.7 * strength, "laugh": 0.15 + 0.45 * strength}
-    smile = {"rest": 0.0, "smile": 0.75 * strength, "laugh": 0.5 + 0.5 * strength, "sad": -0.9 * strength, "wink": 0.4 * strength}
+    jaw = {
+        "rest": 0.04 * strength,
+        "smile": 0.10 * strength,
+        "open": 0.25 + 0.7 * strength,
+        "laugh": 0.15 + 0.45 * strength,
+    }
+    smile = {
+        "rest": 0.0,
+        "smile": 0.75 * strength,
+        "laugh": 0.5 + 0.5 * strength,
+        "sad": -0.9 * strength,
+        "wink": 0.4 * strength,
+    }
     lids = float(np.clip(rng.normal(1.0, 0.15), 0.55, 1.35)) + (0.25 * strength if kind == "open" else 0.0)
     if kind in ("smile", "laugh"):
         lids *= 1 - 0.25 * strength
     left, right = lids, lids
     if kind == "wink":
         left, right = (0.05, lids) if rng.uniform() < 0.5 else (lids, 0.05)
-    elif rng.uniform() < 0.04:
+    elif rng.uniform() < 0.025:
         left = right = 0.03
     raised = rng.normal(0.1, 0.35) + (0.7 * strength if kind == "open" else 0.0)
     return Expression(
@@ -235,8 +250,25 @@ def _pose(rng: np.random.Generator) -> Pose:
     )
 
 
-_SKINS = ((245, 214, 192), (236, 196, 170), (222, 176, 146), (198, 148, 116), (164, 114, 84), (126, 84, 60), (90, 58, 42))
-_HAIRS = ((24, 20, 20), (44, 30, 24), (78, 52, 34), (112, 76, 46), (170, 130, 80), (206, 174, 118), (130, 62, 34), (168, 164, 160))
+_SKINS = (
+    (245, 214, 192),
+    (236, 196, 170),
+    (222, 176, 146),
+    (198, 148, 116),
+    (164, 114, 84),
+    (126, 84, 60),
+    (90, 58, 42),
+)
+_HAIRS = (
+    (24, 20, 20),
+    (44, 30, 24),
+    (78, 52, 34),
+    (112, 76, 46),
+    (170, 130, 80),
+    (206, 174, 118),
+    (130, 62, 34),
+    (168, 164, 160),
+)
 _IRISES = ((62, 40, 26), (78, 54, 34), (104, 84, 52), (92, 116, 132), (96, 112, 84))
 
 
@@ -262,7 +294,8 @@ def _colours(rng: np.random.Generator, feminine: float) -> Colours:
         freckles=float(rng.uniform(0.3, 1.0)) if rng.uniform() < 0.12 else 0.0,
         wrinkles=float(np.clip(rng.normal(0.3, 0.3), 0, 1)),
         lipstick=float(strength), eyeshadow=float(rng.uniform(0.5, 0.95)) if made_up else 0.0,
-        eyeliner=float(strength) if made_up else 0.25 * feminine, blush=float(rng.uniform(0.1, 0.7)) if made_up else 0.12,
+        eyeliner=float(strength) if made_up else 0.25 * feminine,
+        blush=float(rng.uniform(0.1, 0.7)) if made_up else 0.12,
         eyeshadow_colour=tuple(rng.uniform(30, 150, 3)),
     )  # fmt: skip
 
@@ -290,7 +323,9 @@ def _light(rng: np.random.Generator) -> Light:
         key=float(rng.uniform(0.75, 1.1) if kind == 0 else rng.uniform(0.4, 0.75)),
         ambient=float(rng.uniform(0.08, 0.24) if kind == 0 else rng.uniform(0.34, 0.6)),
         tint=tuple(1 + rng.normal(0, 0.12 if hard else 0.05, 3)),
-        exposure=float(rng.uniform(0.3, 0.54) if kind == 1 else rng.uniform(1.52, 1.85) if kind == 2 else rng.uniform(0.8, 1.2)),
+        exposure=float(
+            rng.uniform(0.3, 0.54) if kind == 1 else rng.uniform(1.52, 1.85) if kind == 2 else rng.uniform(0.8, 1.2)
+        ),
         gloss=float(rng.uniform(0.02, 0.22)),
     )
 

@@ -23,8 +23,8 @@ def vertex_light(normals: np.ndarray, open_share: np.ndarray, light: Light, glos
       float32 [v, 2]: the factor on linear albedo, and the linear light of the highlight.
     """
     azimuth, elevation = np.deg2rad(light.azimuth_deg), np.deg2rad(light.elevation_deg)
-    towards = [np.sin(azimuth) * np.cos(elevation), -np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-    towards = np.array(towards, np.float32)
+    side, up, front = np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)
+    towards = np.array([side, -up, front], np.float32)
     half = towards + np.array([0, 0, 1], np.float32)
     normals = normals.astype(np.float32)
     lambert = np.maximum((normals @ towards + 0.15) / 1.15, 0.0)
@@ -38,6 +38,12 @@ def lit_colour(albedo: np.ndarray, lighting: np.ndarray, tint: tuple) -> np.ndar
     """Returns lit sRGB uint8 [n, 3] from albedo (sRGB 0-255) [n, 3] and interpolated `vertex_light` [n, 2]; gamma 2."""
     linear = albedo.astype(np.float32) ** 2 * (lighting[:, :1] * np.asarray(tint, np.float32)) + lighting[:, 1:] * 255.0**2
     return np.minimum(np.sqrt(np.maximum(linear, 0.0)), 255.0).astype(np.uint8)
+
+
+def flat_lit(colour: np.ndarray | tuple, light: Light) -> np.ndarray:
+    """Returns the colour float32 [3] that a flat thing of a colour shows to the camera in that light."""
+    strength = np.sqrt(light.exposure * (0.55 * light.key + 0.85 * light.ambient))
+    return np.clip(np.asarray(colour, np.float32) * np.float32(strength), 0, 255)
 
 
 @functools.cache
@@ -55,10 +61,16 @@ def strand_tile() -> np.ndarray:
 
 
 def sample_tile(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reads a periodic tile at positions [n] in pixels, bilinearly: [n]."""
-    rows = -(-len(x) // 1024)
-    maps = [np.resize(np.mod(v, TILE).astype(np.float32), (rows, 1024)) for v in (x, y)]
-    return cv2.remap(tile, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).ravel()[: len(x)]
+    """Reads a periodic tile [TILE, TILE] at positions [n] in pixels, bilinearly: [n]."""
+    return sample(tile, np.mod(x, TILE), np.mod(y, TILE), cv2.BORDER_WRAP)
+
+
+def sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, border: int) -> np.ndarray:
+    """Reads an image [h, w] or [h, w, c] at positions [n] in pixels, bilinearly: [n] or [n, c]."""
+    rows = -(-len(x) // 1024)  # cv2 takes maps of at most 32767 columns
+    column, row = (np.resize(v.astype(np.float32), (rows, 1024)) for v in (x, y))
+    found = cv2.remap(image, column, row, cv2.INTER_LINEAR, borderMode=border)
+    return np.asarray(found).reshape(-1, *image.shape[2:])[: len(x)]
 
 
 def _smooth_noise(rng: np.random.Generator, sigma_x: float, sigma_y: float) -> np.ndarray:

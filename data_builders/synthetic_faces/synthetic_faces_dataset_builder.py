@@ -1,7 +1,7 @@
 """TFDS builder of drawn faces: needs no download, gives exact points.
 
-    import lmkd.data_builders.synthetic_faces.synthetic_faces_dataset_builder
-    tfds.builder("synthetic_faces/quickstart", file_format="array_record").download_and_prepare()
+import lmkd.data_builders.synthetic_faces.synthetic_faces_dataset_builder
+tfds.builder("synthetic_faces/quickstart", file_format="array_record").download_and_prepare()
 """
 
 import dataclasses
@@ -99,12 +99,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         indices = range(_FIRST_INDEX[split], _FIRST_INDEX[split] + count)
         for number, record in enumerate(draw_records(config.seed, indices, config.size_px, self.workers)):
             key = f"{split}_{number:06d}"
-            yield key, {
-                "key": key,
-                "image": record.jpeg,
-                "landmarks_px": record.landmarks98_px[chosen],
-                "visible": np.ones(len(chosen), np.float32),
-                "rectangle_px": record.rectangle_px,
-                "subset": record.subset,
-                "person": "",
-            }
+            yield (
+                key,
+                {
+                    "key": key,
+                    "image": record.jpeg,
+                    "landmarks_px": record.landmarks98_px[chosen],
+                    "visible": np.ones(len(chosen), np.float32),
+                    "rectangle_px": record.rectangle_px,
+                    "subset": record.subset,
+                    "person": "",
+                },
+            )
