@@ -13,7 +13,7 @@ def expose(image: np.ndarray, extras: Extras, hu_px: float, rng: np.random.Gener
         image = cv2.GaussianBlur(image, (0, 0), sigma)
     if extras.motion_hu > 0:
         image = cv2.filter2D(image, -1, _streak(extras.motion_hu * hu_px, extras.motion_deg))
-    noise = rng.standard_normal(image.shape, np.float32) * (255 * extras.noise)
+    noise = rng.standard_normal((*image.shape[:2], 1), np.float32) * np.float32(255 * extras.noise)
     image = np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
     if extras.jpeg_quality < 90:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, extras.jpeg_quality])

@@ -1,5 +1,6 @@
 """Ears, neck and hair: meshes that go with the head's own."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from lmkd.data_builders.synthetic_faces.sampling import FaceParams, Hair
 EAR_CHART_HU = np.array([-1.30, 2.12])  # the ears' and the neck's places on the skin chart
 EAR_CHART_RADIUS_HU = np.array([0.22, 0.28])
 NECK_CHART_HU = np.array([1.30, 2.12])
+_EAR_GRID, _NECK_GRID = (6, 19), (12, 33)
 
 
 class Part(NamedTuple):
@@ -52,62 +54,65 @@ def head_part(head: Head, mesh: Mesh, view: View) -> Part:
 
 def ear_part(head: Head, side: int, size: float, view: View) -> Part:
     """Returns one ear: a shallow cup that stands off the head by about 30 degrees."""
-    share = np.linspace(0, 1, 6)[:, None]
-    around = np.linspace(0, 2 * np.pi, 19)[None, :]
-    along, up = share * np.cos(around) * 0.19 * size, share * np.sin(around) * (0.31 + 0.03 * np.cos(around)) * size
-    rim = 0.05 * np.clip((share - 0.55) / 0.3, 0, 1) - 0.07 * np.clip((share - 0.9) / 0.1, 0, 1)
+    shape, normals, place, light = _ear_shape()
+    mirror = np.array([side, 1.0, 1.0])
     contour = head.points_hu[0 if side < 0 else 32]
-    out = np.array([side * 0.52, 0.0, -0.85])  # from the front edge outward and back
+    root = np.array([contour[0] * 0.985, contour[1] + 0.22, 0.0])
+    return Part(
+        view.turn(root + shape * mirror * size),
+        (normals * mirror) @ view.rotation.T,
+        place,
+        light,
+        grid_triangles(*_EAR_GRID),
+        False,
+    )
+
+
+@functools.cache
+def _ear_shape() -> tuple[np.ndarray, ...]:
+    """The ear on the image's right, of size 1, from its root: points, normals, place on the chart, open share."""
+    share, around = np.linspace(0, 1, _EAR_GRID[0])[:, None], np.linspace(0, 2 * np.pi, _EAR_GRID[1])[None, :]
+    along, up = share * np.cos(around) * 0.19, share * np.sin(around) * (0.31 + 0.03 * np.cos(around))
+    rim = 0.05 * np.clip((share - 0.55) / 0.3, 0, 1) - 0.07 * np.clip((share - 0.9) / 0.1, 0, 1)
+    out = np.array([0.52, 0.0, -0.85])  # from the front edge outward and back
     tall = np.array([0.0, 1.0, 0.12])
-    cup = np.array([side * 0.85, 0.0, 0.52])
-    root = np.array([contour[0] * 0.985, contour[1] + 0.20, 0.0])
-    points = root + (along + 0.13 * size)[..., None] * out + (up + 0.02)[..., None] * tall + rim[..., None] * cup
-    slope = np.gradient(rim[:, 0]) / 0.04
-    radial = np.cos(around)[..., None] * out + np.sin(around)[..., None] * tall
-    normals = cup - 0.25 * np.clip(slope, -1, 1)[:, None, None] * radial
+    cup = np.array([0.85, 0.0, 0.52])
+    points = (along + 0.13)[..., None] * out + up[..., None] * tall + rim[..., None] * cup
+    slope = np.clip(np.gradient(rim[:, 0]) / 0.04, -1, 1)[:, None, None]
+    normals = cup - 0.25 * slope * (np.cos(around)[..., None] * out + np.sin(around)[..., None] * tall)
     normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     place = EAR_CHART_HU + np.stack([share * np.cos(around), share * np.sin(around)], -1) * EAR_CHART_RADIUS_HU
     light = np.broadcast_to(0.60 + 0.40 * share, along.shape)
-    triangles = grid_triangles(6, 19)
-    return Part(
-        view.turn(points).reshape(-1, 3),
-        (normals @ view.rotation.T).reshape(-1, 3),
-        place.reshape(-1, 2),
-        light.ravel(),
-        triangles,
-        False,
-    )
+    return points.reshape(-1, 3), normals.reshape(-1, 3), place.reshape(-1, 2), light.ravel()
 
 
 def neck_part(width: float, view: View) -> Part:
     """Returns the neck: its top turns with the head, its foot stays with the body."""
-    drop = np.linspace(0, 1, 10)[:, None]
-    around = np.linspace(0, 2 * np.pi, 33)[None, :]
+    shape, normals, place, light, share = _neck_shape()
+    rest = shape * [width, 1.0, 1.0]
+    points = view.turn(rest) * (1 - share) + body_view(view).turn(rest) * share
+    return Part(points, normals, place, light, grid_triangles(*_NECK_GRID), False)
+
+
+@functools.cache
+def _neck_shape() -> tuple[np.ndarray, ...]:
+    """A neck of width 1: points, normals, place on the chart, open share (the jaw's shadow), share of the body's turn."""
+    drop, around = np.meshgrid(np.linspace(0, 1, _NECK_GRID[0]), np.linspace(0, 2 * np.pi, _NECK_GRID[1]), indexing="ij")
+    cos, sin = np.cos(around), np.sin(around)
     flare = 1 + 0.15 * np.clip((drop - 0.3) / 0.7, 0, 1) ** 2
-    x = np.cos(around) * 0.56 * width * flare
-    z = -0.30 + np.sin(around) * 0.46 - 0.22 * drop
-    y = 0.55 + 1.75 * drop + 0 * around
-    rest = np.stack([x, y, z], -1)
-    share = (np.clip(drop * 1.6, 0, 1) ** 1.2)[..., None]
-    roll_only = View(_part_rotation(view.rotation), view.distance_hu, view.scale_px, view.offset_px)
-    points = view.turn(rest) * (1 - share) + roll_only.turn(rest) * share
-    normals = np.stack([np.cos(around) + 0 * drop, 0 * y - 0.1, np.sin(around) + 0 * drop], -1)
-    jaw_shadow = 0.50 + 0.5 * np.clip((y - 1.25) / 0.7, 0, 1)
-    place = NECK_CHART_HU + np.stack([np.cos(around) * 0.2 + 0 * y, (drop - 0.5) * 0.4 + 0 * x], -1)
-    return Part(
-        points.reshape(-1, 3),
-        normals.reshape(-1, 3),
-        place.reshape(-1, 2),
-        jaw_shadow.ravel(),
-        grid_triangles(10, 33),
-        False,
-    )
+    y = 0.55 + 1.75 * drop
+    points = np.stack([cos * 0.56 * flare, y, -0.30 + sin * 0.46 - 0.22 * drop], -1)
+    normals = np.stack([cos, np.full_like(y, -0.1), sin], -1)
+    place = NECK_CHART_HU + np.stack([cos * 0.2, (drop - 0.5) * 0.4], -1)
+    light = 0.50 + 0.5 * np.clip((y - 1.25) / 0.7, 0, 1)
+    share = np.clip(drop * 1.6, 0, 1) ** 1.2
+    return points.reshape(-1, 3), normals.reshape(-1, 3), place.reshape(-1, 2), light.ravel(), share.reshape(-1, 1)
 
 
-def _part_rotation(rotation: np.ndarray) -> np.ndarray:
-    """A third of the head's turn, which the body follows (by blending with the identity and orthonormalising)."""
-    u, _, vt = np.linalg.svd(0.35 * rotation + 0.65 * np.eye(3))
-    return u @ vt
+def body_view(view: View) -> View:
+    """The view with a third of the head's turn, which the body follows."""
+    u, _, vt = np.linalg.svd(0.35 * view.rotation + 0.65 * np.eye(3))  # the nearest rotation to the blend
+    return view._replace(rotation=u @ vt)
 
 
 def paint_ear(target: chart.Chart, skin: tuple) -> None:
@@ -154,20 +159,23 @@ def hair_part(mesh: Mesh, face: FaceParams, view: View) -> tuple[Part, np.ndarra
     normals = mesh.normals
     points = mesh.points_hu + normals * lift[..., None]
     rays, rings = len(mesh.angle), len(mesh.t)
-    share = np.broadcast_to(
-        np.stack(np.meshgrid(np.linspace(0, 1, rays), np.linspace(0, 1, rings), indexing="ij"), -1), (rays, rings, 2)
-    )
     triangles = grid_triangles(rays, rings)
     keep = inside.ravel()[triangles].max(axis=1) > -0.08
     part = Part(
         view.turn(points).reshape(-1, 3),
         (normals @ view.rotation.T).reshape(-1, 3),
-        share.reshape(-1, 2),
+        _grid_shares(rays, rings),
         np.ones(rays * rings),
         triangles[keep][:, ::-1],
         True,
     )
     return part, inside.ravel()
+
+
+@functools.cache
+def _grid_shares(rows: int, columns: int) -> np.ndarray:
+    shares = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    return np.stack(shares, axis=-1).reshape(-1, 2)
 
 
 def curtain_part(face: FaceParams, view: View) -> Part:
@@ -182,8 +190,7 @@ def curtain_part(face: FaceParams, view: View) -> Part:
     y = -0.55 + (hair.length + 0.35) * drop + 0 * around + 0.05 * np.sin(around * 17) * drop
     rest = np.stack([x, y, z], -1)
     share = (drop**1.3)[..., None] * 0.6
-    body = View(_part_rotation(view.rotation), view.distance_hu, view.scale_px, view.offset_px)
-    points = view.turn(rest) * (1 - share) + body.turn(rest) * share
+    points = view.turn(rest) * (1 - share) + body_view(view).turn(rest) * share
     normals = np.stack([np.cos(around) + 0 * drop, 0 * y, -np.sin(around) + 0 * drop], -1) @ view.rotation.T
     place = np.stack([np.broadcast_to((np.arange(41) / 13.0)[None, :], x.shape), drop * 0.7 + 0 * x], -1)
     light = np.broadcast_to(0.55 + 0.45 * np.cos(around) ** 2, x.shape)

@@ -162,6 +162,11 @@ def sample_face(seed: int, index: int) -> FaceParams:
     )
 
 
+def _pick(rng: np.random.Generator, options: tuple, weights: tuple):
+    """Draws one of the options; `Generator.choice` does the same at ten times the cost."""
+    return options[int(np.searchsorted(np.cumsum(weights), rng.uniform() * sum(weights), side="right"))]
+
+
 def _identity(rng: np.random.Generator, feminine: float) -> Identity:
     draws = iter(np.clip(rng.standard_normal(len(Identity._fields)), -2.2, 2.2).tolist())
 
@@ -196,24 +201,22 @@ def _identity(rng: np.random.Generator, feminine: float) -> Identity:
     )
 
 
+# kind: how often, jaw opening = a + b strength, smile = c + d strength
+_EXPRESSIONS = {
+    "rest": (0.50, (0.0, 0.04), (0.0, 0.0)),
+    "smile": (0.32, (0.0, 0.10), (0.0, 0.75)),
+    "open": (0.055, (0.25, 0.70), (0.0, 0.0)),
+    "laugh": (0.045, (0.15, 0.45), (0.5, 0.5)),
+    "pucker": (0.025, (0.0, 0.0), (0.0, 0.0)),
+    "sad": (0.035, (0.0, 0.0), (0.0, -0.9)),
+    "wink": (0.02, (0.0, 0.0), (0.0, 0.4)),
+}
+
+
 def _expression(rng: np.random.Generator) -> Expression:
-    kind = rng.choice(
-        ("rest", "smile", "open", "laugh", "pucker", "sad", "wink"), p=(0.50, 0.32, 0.055, 0.045, 0.025, 0.035, 0.02)
-    )
+    kind = _pick(rng, tuple(_EXPRESSIONS), tuple(share for share, _, _ in _EXPRESSIONS.values()))
     strength = rng.uniform(0.3, 1.0)
-    jaw = {
-        "rest": 0.04 * strength,
-        "smile": 0.10 * strength,
-        "open": 0.25 + 0.7 * strength,
-        "laugh": 0.15 + 0.45 * strength,
-    }
-    smile = {
-        "rest": 0.0,
-        "smile": 0.75 * strength,
-        "laugh": 0.5 + 0.5 * strength,
-        "sad": -0.9 * strength,
-        "wink": 0.4 * strength,
-    }
+    jaw, smile = (a + b * strength for a, b in _EXPRESSIONS[kind][1:])
     lids = float(np.clip(rng.normal(1.0, 0.15), 0.55, 1.35)) + (0.25 * strength if kind == "open" else 0.0)
     if kind in ("smile", "laugh"):
         lids *= 1 - 0.25 * strength
@@ -224,9 +227,9 @@ def _expression(rng: np.random.Generator) -> Expression:
         left = right = 0.03
     raised = rng.normal(0.1, 0.35) + (0.7 * strength if kind == "open" else 0.0)
     return Expression(
-        jaw_open=float(jaw.get(kind, 0.0)),
+        jaw_open=float(jaw),
         rest_opening=float(rng.uniform(0.05, 0.3) + (0.5 * strength if kind in ("smile", "laugh") else 0.0)),
-        smile=float(smile.get(kind, 0.0) + rng.normal(0.0, 0.08)),
+        smile=float(smile + rng.normal(0.0, 0.08)),
         pucker=float(0.45 + 0.5 * strength) if kind == "pucker" else 0.0,
         eye_open_left=float(left),
         eye_open_right=float(right),
@@ -279,8 +282,8 @@ def _colours(rng: np.random.Generator, feminine: float) -> Colours:
     skin = np.clip(skin * rng.uniform(0.94, 1.04) * (1 + rng.normal(0, 0.02, 3)), 30, 250)
     dark = tone / len(_SKINS)
     hair_weights = np.array([3, 3, 2.5, 2, 1.2, 1, 0.5, 0.8]) * np.where(np.arange(8) > 1, 1 - 0.9 * dark, 1 + 3 * dark)
-    hair = np.array(_HAIRS[rng.choice(8, p=hair_weights / hair_weights.sum())]) * rng.uniform(0.8, 1.15)
-    iris = np.array(_IRISES[rng.choice(5, p=(0.35, 0.25, 0.15, 0.15, 0.1) if dark < 0.4 else (0.7, 0.25, 0.05, 0, 0))])
+    hair = np.array(_pick(rng, _HAIRS, tuple(hair_weights))) * rng.uniform(0.8, 1.15)
+    iris = np.array(_pick(rng, _IRISES, (7, 5, 3, 3, 2) if dark < 0.4 else (14, 5, 1, 0, 0)))
     lips = skin * [0.86, 0.60, 0.60] + [10, 2, 4]
     made_up = feminine > 0.5 and rng.uniform() < 0.24
     hairy = feminine < 0.5 and rng.uniform() < 0.40
@@ -302,7 +305,7 @@ def _colours(rng: np.random.Generator, feminine: float) -> Colours:
 
 def _hair(rng: np.random.Generator, feminine: float) -> Hair:
     weights = (0.02, 0.10, 0.23, 0.42, 0.17, 0.06) if feminine else (0.12, 0.55, 0.18, 0.06, 0.02, 0.07)
-    style = str(rng.choice(HAIR_STYLES, p=weights))
+    style = _pick(rng, HAIR_STYLES, weights)
     fringe = style in ("medium", "long", "short") and rng.uniform() < 0.3
     return Hair(
         style=style,
@@ -318,7 +321,7 @@ def _light(rng: np.random.Generator) -> Light:
     hard = rng.uniform() < 0.13
     kind = int(rng.integers(3)) if hard else -1
     return Light(
-        azimuth_deg=float(rng.choice((-1, 1)) * rng.uniform(55, 100) if kind == 0 else rng.normal(0, 35)),
+        azimuth_deg=float(_pick(rng, (-1, 1), (1, 1)) * rng.uniform(55, 100) if kind == 0 else rng.normal(0, 35)),
         elevation_deg=float(rng.uniform(-10, 40) if kind == 0 else rng.uniform(15, 60)),
         key=float(rng.uniform(0.75, 1.1) if kind == 0 else rng.uniform(0.4, 0.75)),
         ambient=float(rng.uniform(0.08, 0.24) if kind == 0 else rng.uniform(0.34, 0.6)),
@@ -333,8 +336,8 @@ def _light(rng: np.random.Generator) -> Light:
 def _extras(rng: np.random.Generator) -> Extras:
     blurred = rng.uniform() < 0.12
     moving = blurred and rng.uniform() < 0.4
-    occluder = str(rng.choice(OCCLUDERS[1:])) if rng.uniform() < 0.12 else "none"
-    glasses = str(rng.choice(("none", "thin", "thick", "sun"), p=(0.82, 0.075, 0.075, 0.03)))
+    occluder = _pick(rng, OCCLUDERS[1:], (1,) * 6) if rng.uniform() < 0.12 else "none"
+    glasses = _pick(rng, ("none", "thin", "thick", "sun"), (0.82, 0.075, 0.075, 0.03))
     return Extras(
         glasses=glasses,
         occluder=occluder,
