@@ -5,11 +5,11 @@ import numpy as np
 
 from lmkd.data_builders.synthetic_faces.camera import View
 from lmkd.data_builders.synthetic_faces.paint import mask_of, mix, polygon, stroke
-from lmkd.data_builders.synthetic_faces.sampling import FaceParams
+from lmkd.data_builders.synthetic_faces.parameters import FaceParams
 from lmkd.data_builders.synthetic_faces.shading import TILE, flat_lit, grain_tile
 
 NECKLINE = slice(6, 13)  # of the points of `body_outline`
-_SIDE = 112  # backgrounds are drawn small: they are out of focus anyway
+_SIDE = 96  # backgrounds are drawn small: they are out of focus anyway
 
 
 def background(side_px: int, rng: np.random.Generator) -> np.ndarray:
@@ -18,7 +18,7 @@ def background(side_px: int, rng: np.random.Generator) -> np.ndarray:
     mean = corners.mean(axis=(0, 1))
     corners = _greyed(mean + (corners - mean) * np.float32(rng.uniform(0.2, 1.0)), rng.uniform(0.3, 0.9))
     image = np.asarray(cv2.resize(corners, (_SIDE, _SIDE), interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
-    for _ in range(int(rng.integers(0, 16))):
+    for _ in range(int(rng.integers(0, 13))):
         _draw_shape(image, _greyed(np.clip(mean + rng.normal(0, 70, 3), 0, 255), 0.55), rng)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.choice((0.5, 1.2, 3.0)))))
     y, x = rng.integers(0, TILE - _SIDE, 2)

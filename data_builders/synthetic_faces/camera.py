@@ -6,7 +6,7 @@ import numpy as np
 
 from lmkd.data_builders.synthetic_faces import anatomy
 from lmkd.data_builders.synthetic_faces.head import Head, Mesh, to_3d
-from lmkd.data_builders.synthetic_faces.sampling import Pose
+from lmkd.data_builders.synthetic_faces.parameters import Pose
 
 PIVOT_HU = np.array([0.0, 0.45, -0.1])  # the head turns about the top of the neck
 

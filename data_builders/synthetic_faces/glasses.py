@@ -5,7 +5,7 @@ import numpy as np
 from lmkd.data_builders.synthetic_faces import paint
 from lmkd.data_builders.synthetic_faces.camera import View
 from lmkd.data_builders.synthetic_faces.head import Head, to_3d
-from lmkd.data_builders.synthetic_faces.sampling import FaceParams, Light
+from lmkd.data_builders.synthetic_faces.parameters import FaceParams, Light
 from lmkd.data_builders.synthetic_faces.shading import flat_lit
 
 _RIM_WIDTH_HU = {"thin": 0.018, "thick": 0.05, "sun": 0.035}

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from lmkd.data_builders.synthetic_faces import anatomy
-from lmkd.data_builders.synthetic_faces.sampling import Expression, Identity
+from lmkd.data_builders.synthetic_faces.parameters import Expression, Identity
 
 RAYS = 72
-RINGS = 38
+RINGS = 39
 FRONT_Z_HU = 1.0
 BACK_POLE_HU = np.array([0.0, -0.22, -1.05])
 NOSE_STATIONS = np.array([-0.35, -0.12, 0.0, 0.27, 0.55, 0.80, 0.94, 1.04, 1.12])  # along nasion (0) .. tip (1)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from lmkd.data_builders.synthetic_faces.sampling import Extras
+from lmkd.data_builders.synthetic_faces.parameters import Extras
 
 
 def expose(image: np.ndarray, extras: Extras, hu_px: float, rng: np.random.Generator) -> np.ndarray:

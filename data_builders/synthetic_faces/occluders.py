@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from lmkd.data_builders.synthetic_faces.paint import disc, mask_of, mix, scaled, smooth_curve, stroke
-from lmkd.data_builders.synthetic_faces.sampling import FaceParams, Light
+from lmkd.data_builders.synthetic_faces.parameters import FaceParams, Light
 from lmkd.data_builders.synthetic_faces.shading import flat_lit
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from lmkd.data_builders.synthetic_faces import anatomy, chart
 from lmkd.data_builders.synthetic_faces.camera import View
 from lmkd.data_builders.synthetic_faces.head import Head, Mesh
+from lmkd.data_builders.synthetic_faces.parameters import FaceParams, Hair
 from lmkd.data_builders.synthetic_faces.raster import grid_triangles
-from lmkd.data_builders.synthetic_faces.sampling import FaceParams, Hair
 
 EAR_CHART_HU = np.array([-1.30, 2.12])  # the ears' and the neck's places on the skin chart
 EAR_CHART_RADIUS_HU = np.array([0.22, 0.28])
@@ -151,14 +151,14 @@ def hair_coverage(points: np.ndarray, hair: Hair) -> np.ndarray:
 def hair_part(mesh: Mesh, face: FaceParams, view: View) -> tuple[Part, np.ndarray]:
     """Returns the cap of hair on the skull and how far inside the hairline each vertex is, in head units."""
     hair = face.hair
-    inside = hair_coverage(mesh.points_hu, hair)
+    skull, normals = mesh.points_hu[:, ::2], mesh.normals[:, ::2]  # hair is smooth: half the rings do
+    inside = hair_coverage(skull, hair)
     if face.identity.feminine and hair.style == "short":
         hair = hair._replace(volume=hair.volume * 1.2)
-    up = np.clip((0.2 - mesh.points_hu[..., 1]) / 1.2, 0.0, 1.0)
+    up = np.clip((0.2 - skull[..., 1]) / 1.2, 0.0, 1.0)
     lift = hair.volume * (0.35 + 0.65 * up) * np.clip(inside / 0.22, 0.0, 1.0) ** 0.6 + 0.012
-    normals = mesh.normals
-    points = mesh.points_hu + normals * lift[..., None]
-    rays, rings = len(mesh.angle), len(mesh.t)
+    points = skull + normals * lift[..., None]
+    rays, rings = skull.shape[:2]
     triangles = grid_triangles(rays, rings)
     keep = inside.ravel()[triangles].max(axis=1) > -0.08
     part = Part(

@@ -61,9 +61,9 @@ def rasterise(xy_px: np.ndarray, depth_hu: np.ndarray, triangles: np.ndarray, si
     seen = seen[far_to_near]
     corners = corners[:, seen]
     x0, x1, x2, y0, y1, y2, area = (v[seen] for v in (x0, x1, x2, y0, y1, y2, area))
-    # weights 1 and 2 of the corners, as planes a x + b y + c
+    # weights 1 and 2 of the corners are a (x - x0) + b (y - y0)
     planes = np.stack([(y2 - y0) / area, (x0 - x2) / area, (y0 - y1) / area, (x1 - x0) / area, x0, y0])
-    triangle, row, left, count = _rows(planes, np.stack([y0, y1, y2]), side_px)
+    triangle, row, left, count = _rows(np.stack([x0, x1, x2]), np.stack([y0, y1, y2]), side_px)
     entry, column = _expand(left, count)
     triangle, row = triangle[entry], row[entry]
     pixel = row * np.int32(side_px) + column
@@ -79,23 +79,22 @@ def rasterise(xy_px: np.ndarray, depth_hu: np.ndarray, triangles: np.ndarray, si
     return Fragments(pixel, corners, weights, np.einsum("ij,ij->i", depth_hu[corners], weights))
 
 
-def _rows(planes: np.ndarray, y: np.ndarray, side_px: int) -> tuple[np.ndarray, ...]:
-    """Returns the pixel rows of all triangles: triangle, row, first column and number of columns (all int32 [r])."""
-    top = np.clip(np.ceil(y.min(axis=0)), 0, side_px).astype(np.int32)
-    bottom = np.clip(np.floor(y.max(axis=0)), -1, side_px - 1).astype(np.int32)
+def _rows(x: np.ndarray, y: np.ndarray, side_px: int) -> tuple[np.ndarray, ...]:
+    """Returns the pixel rows of triangles [3, m]: triangle, row, first column and number of columns (int32 [r] each)."""
+    order = np.argsort(y, axis=0)
+    (x0, x1, x2), (y0, y1, y2) = np.take_along_axis(x, order, axis=0), np.take_along_axis(y, order, axis=0)
+    top = np.clip(np.ceil(y0), 0, side_px).astype(np.int32)
+    bottom = np.clip(np.floor(y2), -1, side_px - 1).astype(np.int32)
     triangle, row = _expand(top, np.maximum(bottom - top + 1, 0))
-    a1, b1, a2, b2, x0, y0 = planes[:, triangle]
-    dy = row.astype(np.float32) - y0
-    c1, c2 = b1 * dy, b2 * dy
-    low, high = np.full_like(dy, -np.inf), np.full_like(dy, np.inf)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # each weight must be >= 0: a dx + c >= 0 bounds dx from below where a > 0 and from above where a < 0
-        for a, c in ((a1, c1), (a2, c2), (-a1 - a2, 1 - c1 - c2)):
-            bound = -c / a
-            low = np.where(a > 0, np.maximum(low, bound), low)
-            high = np.where(a < 0, np.minimum(high, bound), high)
-    left = np.clip(np.ceil(low + x0), 0, side_px).astype(np.int32)
-    right = np.clip(np.floor(high + x0), -1, side_px - 1).astype(np.int32)
+    # a row runs between the long edge 0-2 and one of the short edges, 0-1 above corner 1, 1-2 below it
+    slopes = [(b - a) / np.maximum(d - c, 1e-9) for a, b, c, d in ((x0, x2, y0, y2), (x0, x1, y0, y1), (x1, x2, y1, y2))]
+    x0, x1, y0, y1, long, upper, lower = np.stack([x0, x1, y0, y1, *slopes])[:, triangle]
+    y = row.astype(np.float32)
+    below0, below1 = y - y0, y - y1
+    one = x0 + below0 * long
+    other = np.where(below1 < 0, x0 + below0 * upper, x1 + below1 * lower)
+    left = np.clip(np.ceil(np.minimum(one, other)), 0, side_px).astype(np.int32)
+    right = np.clip(np.floor(np.maximum(one, other)), -1, side_px - 1).astype(np.int32)
     return triangle, row, left, np.maximum(right - left + 1, 0)
 
 

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from lmkd.data_builders.synthetic_faces import backdrop, chart, glasses, lens, occluders, parts, sampling, shading
+from lmkd.data_builders.synthetic_faces import backdrop, chart, glasses, lens, occluders, parameters, parts, sampling, shading
 from lmkd.data_builders.synthetic_faces.camera import View, frame
 from lmkd.data_builders.synthetic_faces.head import Head, Mesh, build_head, mesh
+from lmkd.data_builders.synthetic_faces.parameters import FaceParams
 from lmkd.data_builders.synthetic_faces.raster import Fragments, rasterise
-from lmkd.data_builders.synthetic_faces.sampling import FaceParams
 from lmkd.data_builders.synthetic_faces.skin import paint_skin
 
 _DRAWN_PX, _OVERSAMPLING = 144, 1.25  # pictures are drawn at least so large, or so much larger, and shrunk
 _CHART_PX_PER_HU = 96.0  # a finer chart shows nothing more
 _GRAIN_PX = 512 - 48
-HAT = sampling.Hair(style="beanie", line_y=-0.52, volume=0.17, wave=0.0)
+HAT = parameters.Hair(style="beanie", line_y=-0.52, volume=0.17, wave=0.0)
 
 
 class Face(NamedTuple):
@@ -29,7 +29,7 @@ class Face(NamedTuple):
       image: uint8 [S, S, 3], RGB.
       landmarks98_px: float32 [98, 2], the WFLW points; `WFLW98.subset_indices("300w68")` gives the 68.
       visible: float32 [98], all 1: points behind hair, glasses or the nose are exact too.
-      subset: uint8 [6], the flags `sampling.FLAGS`.
+      subset: uint8 [6], the flags `parameters.FLAGS`.
       rectangle_px: float32 [4], (x0, y0, x1, y1) of a face detector's box, a little off.
     """
 
@@ -67,7 +67,7 @@ def draw(face: FaceParams, rng: np.random.Generator, size_px: int) -> Face:
         image,
         landmarks.astype(np.float32),
         np.ones(98, np.float32),
-        sampling.flags(face),
+        parameters.flags(face),
         _detector_box(landmarks, rng).astype(np.float32),
     )
 

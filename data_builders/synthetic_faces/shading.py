@@ -5,7 +5,7 @@ import functools
 import cv2
 import numpy as np
 
-from lmkd.data_builders.synthetic_faces.sampling import Light
+from lmkd.data_builders.synthetic_faces.parameters import Light
 
 TILE = 512
 

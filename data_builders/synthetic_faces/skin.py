@@ -6,7 +6,7 @@ import numpy as np
 from lmkd.data_builders.synthetic_faces.chart import Chart
 from lmkd.data_builders.synthetic_faces.head import Head
 from lmkd.data_builders.synthetic_faces.paint import disc, mix, polygon, scaled, smooth_curve
-from lmkd.data_builders.synthetic_faces.sampling import FaceParams
+from lmkd.data_builders.synthetic_faces.parameters import FaceParams
 
 IRIS_RADIUS_HU, PUPIL_RADIUS_HU = 0.068, 0.029
 DARK = (34, 22, 18)

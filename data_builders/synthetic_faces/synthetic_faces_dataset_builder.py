@@ -15,7 +15,7 @@ from etils import epath
 from lmkd.core import schemes
 from lmkd.core.schemes import WFLW98
 from lmkd.data_builders import common
-from lmkd.data_builders.synthetic_faces import sampling
+from lmkd.data_builders.synthetic_faces import parameters
 from lmkd.data_builders.synthetic_faces.drawing import draw_records
 
 LICENCE = "drawn by lmkd, Apache-2.0"
@@ -77,10 +77,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         config, scheme = self.builder_config, schemes.get(self.builder_config.scheme)
         return self.dataset_info_from_configs(
-            features=common.record_features(scheme, sampling.FLAGS),
+            features=common.record_features(scheme, parameters.FLAGS),
             metadata=common.record_metadata(
                 scheme=scheme,
-                flags=sampling.FLAGS,
+                flags=parameters.FLAGS,
                 published=config.counts,
                 found=config.counts,
                 licence=LICENCE,

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from lmkd.core import schemes
 from lmkd.core.schemes import FACE68, WFLW98
-from lmkd.data_builders.synthetic_faces import drawing, render, sampling
+from lmkd.data_builders.synthetic_faces import drawing, parameters, render
 from lmkd.data_builders.synthetic_faces.synthetic_faces_dataset_builder import Builder, SyntheticFacesConfig
 
 
@@ -71,7 +71,7 @@ def test_no_face_is_in_two_splits(data_dir):
 def test_metadata_is_read_back_from_disk(data_dir):
     metadata = tfds.builder("synthetic_faces/tiny", data_dir=data_dir, file_format="array_record").info.metadata
     assert schemes.from_json(metadata["scheme"]) == WFLW98
-    assert metadata["subset_flags"] == list(sampling.FLAGS)
+    assert metadata["subset_flags"] == list(parameters.FLAGS)
     assert metadata["published"] == metadata["found"] == {"train": 48, "validation": 16, "test": 16}
     assert metadata["tree_hash"] == "" and metadata["missing"] == ""
     assert metadata["licence"] == "drawn by lmkd, Apache-2.0"

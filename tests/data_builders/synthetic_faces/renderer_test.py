@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lmkd.core.schemes import FACE68, WFLW98
-from lmkd.data_builders.synthetic_faces import anatomy, drawing, raster, render, sampling
+from lmkd.data_builders.synthetic_faces import anatomy, drawing, parameters, raster, render, sampling
 from lmkd.data_builders.synthetic_faces.head import build_head, mesh
-from lmkd.data_builders.synthetic_faces.sampling import Expression, Extras, FaceParams, Identity, Light, Pose
+from lmkd.data_builders.synthetic_faces.parameters import Expression, Extras, FaceParams, Identity, Light, Pose
 
-CLEAN = FaceParams(extras=Extras(noise=0.0), pose=Pose(margin=1.6), hair=sampling.Hair(style="bald"))
+CLEAN = FaceParams(extras=Extras(noise=0.0), pose=Pose(margin=1.6), hair=parameters.Hair(style="bald"))
 FLIP = np.array(WFLW98.flip)
 
 
@@ -41,7 +41,7 @@ def test_shapes_and_dtypes():
     assert face.image.shape == (80, 80, 3) and face.image.dtype == np.uint8
     assert face.landmarks98_px.shape == (98, 2) and face.landmarks98_px.dtype == np.float32
     assert face.visible.tolist() == [1.0] * 98
-    assert face.subset.shape == (len(sampling.FLAGS),) and face.subset.dtype == np.uint8
+    assert face.subset.shape == (len(parameters.FLAGS),) and face.subset.dtype == np.uint8
     assert face.rectangle_px.shape == (4,) and face.rectangle_px.dtype == np.float32
 
 
@@ -100,7 +100,7 @@ BASE = FaceParams()
         (BASE._replace(expression=Expression(eye_open_left=0.05)), ("expression",)),
         (BASE._replace(light=Light(exposure=0.4)), ("illumination",)),
         (BASE._replace(light=Light(azimuth_deg=80, ambient=0.1)), ("illumination",)),
-        (BASE._replace(colours=sampling.Colours(lipstick=0.9)), ("makeup",)),
+        (BASE._replace(colours=parameters.Colours(lipstick=0.9)), ("makeup",)),
         (BASE._replace(extras=Extras(occluder="mask")), ("occlusion",)),
         (BASE._replace(extras=Extras(glasses="sun", blur_hu=0.08)), ("occlusion", "blur")),
         (BASE._replace(extras=Extras(glasses="thin")), ()),
@@ -108,13 +108,13 @@ BASE = FaceParams()
     ],
 )
 def test_flags_say_what_the_parameters_say(face, expected):
-    assert tuple(np.array(sampling.FLAGS)[sampling.flags(face) == 1]) == expected
+    assert tuple(np.array(parameters.FLAGS)[parameters.flags(face) == 1]) == expected
 
 
 def test_every_flag_is_set_on_some_but_not_most_faces():
     faces = [sampling.sample_face(0, i) for i in range(400)]
-    share = np.mean([sampling.flags(face) for face in faces], axis=0)
-    assert (share > 0.06).all() and (share < 0.25).all(), dict(zip(sampling.FLAGS, share, strict=True))
+    share = np.mean([parameters.flags(face) for face in faces], axis=0)
+    assert (share > 0.06).all() and (share < 0.25).all(), dict(zip(parameters.FLAGS, share, strict=True))
     yaw = [face.pose.yaw_deg for face in faces]
     assert 22 < np.std(yaw) < 28 and abs(np.mean(yaw)) < 3
 
@@ -140,7 +140,7 @@ def test_pupil_points_are_the_centres_of_the_drawn_irises(yaw_deg):
 
 
 def test_an_open_mouth_is_dark_between_the_inner_lip_points_and_lip_coloured_around():
-    picture = drawn(CLEAN._replace(expression=Expression(jaw_open=0.9), colours=sampling.Colours(lips=(200, 40, 50))))
+    picture = drawn(CLEAN._replace(expression=Expression(jaw_open=0.9), colours=parameters.Colours(lips=(200, 40, 50))))
     p, image = picture.landmarks98_px, picture.image.astype(float)
 
     def colour(point):
@@ -179,7 +179,7 @@ def test_dark_light_and_glasses_change_the_picture_and_not_the_points():
     assert worn.image[patch].mean() < 60
 
 
-@pytest.mark.parametrize("occluder", sampling.OCCLUDERS[1:])
+@pytest.mark.parametrize("occluder", parameters.OCCLUDERS[1:])
 def test_every_occluder_is_drawn_over_the_face(occluder):
     plain = drawn(CLEAN, 96)
     covered = drawn(CLEAN._replace(extras=Extras(noise=0.0, occluder=occluder)), 96)
