@@ -89,20 +89,20 @@ class V2p(nn.Module):
     def __call__(
         self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
     ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
-        size = maps[0].shape[1:3]
+        _, height, width, _ = maps[0].shape
         factor = 2 ** (self.levels - 1)
-        if any(side % factor for side in size):
+        if height % factor or width % factor:
             raise UserError(
                 f"head V2p: {self.levels} levels need maps whose sides are multiples of {factor}, "
-                f"got {size[0]}x{size[1]} cells. Give fewer levels, or an image side in multiples of {4 * factor}."
+                f"got {height}x{width} cells. Give fewer levels, or an image side in multiples of {4 * factor}."
             )
         level = Conv(self.neck_channels, size=1, use_bias=True, dtype=self.dtype, name="reduce")(_concatenated(maps))
-        total = 0
+        enlarged = []
         for i in range(self.levels):
             level = _halve(level) if i else level
-            y = Conv(self.neck_channels, use_bias=True, dtype=self.dtype, name=f"level{i}")(level)
-            total = total + layers.upsample(y, size)
-        features = nn.relu(self.norm(use_running_average=not train, name="bn")(total))
+            conv = Conv(self.neck_channels, use_bias=True, dtype=self.dtype, name=f"level{i}")
+            enlarged.append(layers.upsample(conv(level), (height, width)))
+        features = nn.relu(self.norm(use_running_average=not train, name="bn")(sum(enlarged)))
         return _final(self, features), features
 
 

@@ -10,6 +10,7 @@ layer the published PyTorch networks (`tests/models/parity_test.py`).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c2"]:
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         channels = EXPANSION * self.width
         y = ConvNorm(self.width, size=1, name="conv1", **policy)(x, train)
         y = ConvNorm(self.width, name="conv2", **policy)(y, train)
@@ -50,7 +51,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         y = ConvNorm(x.shape[-1], name="conv1", **policy)(x, train)
         y = ConvNorm(x.shape[-1], relu=False, name="conv2", **policy)(y, train)
         return nn.relu(y + x)
@@ -71,7 +72,7 @@ class FusedModule(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         maps = list(maps)
         for i in range(len(maps)):
             for k in range(self.blocks):
@@ -79,7 +80,7 @@ class FusedModule(nn.Module):
         return [nn.relu(sum(self._contributions(maps, i, train))) for i in range(self.outputs or len(maps))]
 
     def _contributions(self, maps, i, train):
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         channels, size = maps[i].shape[-1], maps[i].shape[1:3]
         for j, x in enumerate(maps):
             if j > i:
@@ -103,7 +104,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         x = ConvNorm(self.width, stride=2, name="conv1", **policy)(x, train)
         return ConvNorm(self.width, stride=2, name="conv2", **policy)(x, train)
 
@@ -136,7 +137,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         branches = []
         for i, width in enumerate(self.widths):
             new = i >= len(maps)
@@ -197,7 +198,7 @@ class HRNet(nn.Module):
           The branch maps [b, S/4, S/4, W], [b, S/8, S/8, 2W], ... (four, or the first alone without `all_outputs`), and
           the taps by name: "stem", "stage1", and "stageN.i" for the output of stage N on branch i.
         """
-        policy = {"dtype": self.dtype, "norm": self.norm}
+        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         taps = {}
         x = taps["stem"] = Stem(self.stem_width, name="stem", **policy)(x, train)
         x = taps["stage1"] = Stage1(self.stage1_width, self.stage1_blocks, name="stage1", **policy)(x, train)
@@ -214,9 +215,7 @@ class HRNet(nn.Module):
 def _problems(net: HRNet) -> list[str]:
     sizes = {n: getattr(net, n) for n in ("width", "blocks", "stage1_width", "stage1_blocks", "stem_width")}
     sizes |= {f"modules[{i}]": m for i, m in enumerate(net.modules)}
-    problems = [
-        f"{name}: needs a whole number of at least 1, got {v!r}" for name, v in sizes.items() if not _natural(v)
-    ]
+    problems = [f"{name}: needs a whole number of at least 1, got {v!r}" for name, v in sizes.items() if not _natural(v)]
     if len(net.modules) != 3:
         problems.append(f"modules: needs three numbers, for stages 2, 3 and 4, got {net.modules!r}")
     if net.upsample not in layers.UPSAMPLING:

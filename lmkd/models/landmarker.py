@@ -108,13 +108,17 @@ def predict(
       Heatmaps float32 [b, h, w, K], points [b, K, 2] in crop pixels, confidences [b, K].
     """
     if flip_permutation is None:
-        heatmaps = model.apply(variables, image).heatmaps
+        heatmaps = _heatmaps(model, variables, image)
     else:
-        both = model.apply(variables, jnp.concatenate([image, image[:, :, ::-1]])).heatmaps
-        straight, mirrored = jnp.split(both, 2)
+        both = jnp.concatenate([image, image[:, :, ::-1]])
+        straight, mirrored = jnp.split(_heatmaps(model, variables, both), 2)
         # No one-cell shift, unlike the published flip tests: here pixel x goes to S - 1 - x, and cell u, whose centre
         # is pixel s (u + 0.5) - 0.5, goes to S - 1 - (s (u + 0.5) - 0.5) = s ((w - 1 - u) + 0.5) - 0.5: exactly the
         # centre of cell w - 1 - u. The shift of other codes makes up for cells that they place at pixel s u.
         unmirrored = jnp.take(mirrored[:, :, ::-1], np.asarray(flip_permutation), axis=-1)
         heatmaps = (straight + unmirrored) / 2
     return heatmaps, *model.points(heatmaps)
+
+
+def _heatmaps(model, variables, image):
+    return model.apply(variables, image).heatmaps

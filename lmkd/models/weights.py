@@ -45,9 +45,7 @@ _NAMES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 # Tensors that a whole network has and its backbone alone does not: other heads, and the last module's exchange down to
 # the lower branches, which a backbone with all_outputs=False leaves out.
-_NOT_BACKBONE = re.compile(
-    r"(incre_modules|downsamp_modules|final_layer|classifier|head)\.|stage4\.\d+\.fuse_layers\.[123]\."
-)
+_NOT_BACKBONE = re.compile(r"(incre_modules|downsamp_modules|final_layer|classifier|head)\.|stage4\.\d+\.fuse_layers\.[123]\.")
 
 
 def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -112,9 +110,7 @@ def convert(state: Mapping[str, np.ndarray], variables: Mapping, *, backbone_onl
         filled[path] = value
     extra = [n for n in state if n not in used and not (backbone_only and _NOT_BACKBONE.match(n))]
     problems += [f"extra: {name} {list(np.shape(state[name]))}" for name in extra]
-    report_together(
-        problems, "the weights do not fit the model" + _advice(problems, backbone_only), limit=len(problems)
-    )
+    report_together(problems, "the weights do not fit the model" + _advice(problems, backbone_only), limit=len(problems))
     return traverse_util.unflatten_dict(filled)
 
 

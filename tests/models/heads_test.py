@@ -38,9 +38,7 @@ def test_last_convolution_starts_small_and_ends_the_head():
 def test_heatmaps_are_float32_under_bfloat16(head):
     head = head(5, dtype=jnp.bfloat16, norm=layers.batch_norm(dtype=jnp.bfloat16))
     maps = [jnp.asarray(m, jnp.bfloat16) for m in MAPS]
-    (heatmaps, features), variables = jax.eval_shape(
-        lambda: head.init_with_output(jax.random.key(0), maps, train=False)
-    )
+    (heatmaps, features), variables = jax.eval_shape(lambda: head.init_with_output(jax.random.key(0), maps, train=False))
     assert heatmaps.dtype == jnp.float32 and features.dtype == jnp.bfloat16
     assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
