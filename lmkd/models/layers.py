@@ -74,8 +74,6 @@ class Conv(nn.Module):
         if self.size == 1:
             x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
             y = jnp.matmul(x, kernel[0, 0], preferred_element_type=self.output_dtype)
-        elif self._as_product(x.shape[1]):
-            y = jnp.matmul(_patches(x, self.size, self.stride), kernel.reshape(-1, self.features))
         else:
             y = jax.lax.conv_general_dilated(
                 x,
@@ -89,24 +87,6 @@ class Conv(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
         return y
-
-    def _as_product(self, height: int) -> bool:
-        """Whether gathered patches and one product are faster than XLA's convolution: on CPU, by shape.
-
-        Measured there forward and backward (batch 16, two cores): strided 1.4 to 2 times as fast, 6 x 6 and below 1.2 to
-        1.4, at 12 x 12 even, at 24 x 24 and above up to 2 times slower.
-        """
-        return jax.default_backend() == "cpu" and (self.stride > 1 or height <= 8)
-
-
-def _patches(x: Float[Array, "b h w c"], size: int, stride: int) -> Float[Array, "b h2 w2 c2"]:
-    """Gathers each window's size * size * c values, in the order of a kernel [size, size, c, features]."""
-    border = size // 2
-    padded = jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
-    height, width = ((n - 1) // stride + 1 for n in x.shape[1:3])
-    rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
-    windows = [padded[:, i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size)]
-    return jnp.concatenate(windows, axis=-1)
 
 
 class ConvNorm(nn.Module):
