@@ -21,7 +21,12 @@ class View(NamedTuple):
 
     def turn(self, points_hu: np.ndarray) -> np.ndarray:
         """Rotates points [..., 3] of the head about the pivot."""
-        return (points_hu - PIVOT_HU) @ self.rotation.T + PIVOT_HU
+        rotation, shift = self.rotation, PIVOT_HU - self.rotation @ PIVOT_HU
+        return points_hu @ rotation.T.astype(points_hu.dtype) + shift.astype(points_hu.dtype)
+
+    def turn_normals(self, normals: np.ndarray) -> np.ndarray:
+        """Rotates directions [..., 3]."""
+        return normals @ self.rotation.T.astype(normals.dtype)
 
     def screen(self, turned_hu: np.ndarray) -> np.ndarray:
         """Projects turned points [..., 3] with perspective to [..., 2]."""

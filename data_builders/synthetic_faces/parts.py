@@ -44,7 +44,7 @@ def head_part(head: Head, mesh: Mesh, view: View) -> Part:
     under_chin = np.clip(np.cos(mesh.angle), 0, 1)[:, None] * np.clip((mesh.t - 1.45) / 0.5, 0, 1)[None, :]
     return Part(
         view.turn(mesh.points_hu).reshape(-1, 3),
-        (mesh.normals @ view.rotation.T).reshape(-1, 3),
+        view.turn_normals(mesh.normals).reshape(-1, 3),
         place.reshape(-1, 2),
         (1.0 - 0.45 * under_chin).ravel(),
         grid_triangles(len(mesh.angle), len(mesh.t))[:, ::-1],  # fronts keep their order of turning
@@ -60,7 +60,7 @@ def ear_part(head: Head, side: int, size: float, view: View) -> Part:
     root = np.array([contour[0] * 0.985, contour[1] + 0.22, 0.0])
     return Part(
         view.turn(root + shape * mirror * size),
-        (normals * mirror) @ view.rotation.T,
+        view.turn_normals(normals * mirror),
         place,
         light,
         grid_triangles(*_EAR_GRID),
@@ -163,7 +163,7 @@ def hair_part(mesh: Mesh, face: FaceParams, view: View) -> tuple[Part, np.ndarra
     keep = inside.ravel()[triangles].max(axis=1) > -0.08
     part = Part(
         view.turn(points).reshape(-1, 3),
-        (normals @ view.rotation.T).reshape(-1, 3),
+        view.turn_normals(normals).reshape(-1, 3),
         _grid_shares(rays, rings),
         np.ones(rays * rings),
         triangles[keep][:, ::-1],
