@@ -32,7 +32,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.augment.occlusion_p = 0.2
     s = config.stage.student
     common.slim_hrnet(s)
-    s.train.length = "12000 steps"
+    s.train.length = "6000 steps"
     s.train.validate_every = "1500 steps"
     s.train.save_every = "500 steps"
     return common.finish(config, variant)

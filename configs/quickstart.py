@@ -1,6 +1,6 @@
 """A slim HRNet on synthetic faces: from nothing to a trained network, its scores and a report, on a laptop.
 
-    python -m lmkd.main --config=configs/quickstart.py
+python -m lmkd.main --config=configs/quickstart.py
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.augment.colour = 0.3
     s = config.stage.student
     common.slim_hrnet(s)
-    s.train.length = "1000 steps"
-    s.train.validate_every = "250 steps"
-    s.train.save_every = "250 steps"
+    s.train.length = "600 steps"
+    s.train.validate_every = "200 steps"
+    s.train.save_every = "200 steps"
     return common.finish(config, variant)

@@ -18,7 +18,7 @@ from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, preparation, reading, transforms
 from lmkd.distill.recipe import Recipe, WeightedTerm, ramped
-from lmkd.models import landmarker, layers, weights
+from lmkd.models import initialise, landmarker, layers, weights
 from lmkd.ops import heatmaps
 from lmkd.training import checkpoints, loop, optimisers, parallel, state, step
 
@@ -223,7 +223,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any) -> St
     arguments = {
         "name": name,
         "folder": folder,
-        "state": state.create(variables, optimizer, seed=config.seed, ema=train.ema_decay > 0),
+        "state": parallel.replicate(state.create(variables, optimizer, seed=config.seed, ema=train.ema_decay > 0)),
         "train_step": parallel.map_train_step(train_step),
         "iterator": iterator,
         "validate": validate_with(net, source.scheme) if config.data.validation else None,
@@ -254,7 +254,17 @@ def meta(config: ConfigDict, name: str, source: reading.Records) -> dict[str, An
 
 def versions() -> dict[str, str]:
     """Versions of what shapes a result, and the machine."""
-    packages = ("lmkd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+    packages = (
+        "lmkd",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "numpy",
+        "opencv-python-headless",
+    )
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -277,9 +287,13 @@ def load(path: str | Path, which: str = "best") -> Loaded:
     return Loaded(net, variables, scheme, config, kept, folder)
 
 
+def training_data(loaded: Loaded) -> tuple[reading.Provenance, ...]:
+    """What a loaded model was trained on."""
+    return tuple(reading.Provenance(**p) for p in loaded.meta["training_data"])
+
+
 def _initial_variables(net: landmarker.Landmarker, part: ConfigDict, config: ConfigDict) -> dict[str, Any]:
-    side = config.data.image_px
-    variables = jax.jit(net.init)(jax.random.key(config.seed), jnp.zeros((1, side, side, 3), jnp.uint8))
+    variables = initialise.initial_variables(net, config.data.image_px, seed=config.seed)
     if part.model.weights:
         published = weights.load_state_dict(part.model.weights)
         variables = weights.convert(published, variables, backbone_only=part.model.weights_backbone_only)

@@ -6,7 +6,7 @@ Exit statuses: 0 done; 1 a fault of ours; 2 something the user gave; 130 and 143
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from lmkd import config as configs
@@ -47,12 +47,14 @@ def run(main: Callable[[], None], *, needs_config: bool = False, argv: Sequence[
 
 
 def quiet() -> None:
-    """Keeps libraries' chatter off the terminal; warnings and errors stay."""
-    logging.set_verbosity(logging.WARNING)
+    """Keeps libraries' chatter off the terminal; errors stay."""
     logging.use_absl_handler()
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of the options that it sets itself
 
 
 def _resolved(argument: str) -> str:
+    if argument in ("--no_faces", "--no-faces"):  # absl spells it --nofaces
+        return "--nofaces"
     for prefix in ("--config=", "-config="):
         if argument.startswith(prefix):
             return prefix + configs.resolve_path(argument.removeprefix(prefix))
@@ -65,6 +67,3 @@ def _from_flags(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and "ml_collections" in trace.tb_frame.f_code.co_filename
-
-
-__all__ = ["app", "define_config_flag", "quiet", "run"]

@@ -3,6 +3,7 @@
 Below `lmkd.build` nobody sees a config.
 """
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -23,6 +24,7 @@ from lmkd.training import optimisers
 ACTIVATIONS = ("linear", "softmax")
 DTYPES = ("auto", "float32", "bfloat16")
 LENGTH_UNITS = ("steps", "epochs", "examples")
+NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1")  # terms on logits
 # What may change between the start of a stage and its continuation: it has no influence on the trained parameters.
 FREE_TO_CHANGE = (
     "evaluation.", "runtime.", "expected", "stages", "data.data_dir", "data.manual_dirs.", "data.partial", "data.test",
@@ -43,8 +45,7 @@ def resolve_path(argument: str) -> str:
         name = Path(path).name if path.endswith(".py") else f"{Path(path).name}.py"
         if name not in shipped:
             raise UserError(
-                f"--config={argument}: there is no file {path}.{nearest(name, shipped)} "
-                f"Shipped: {', '.join(sorted(shipped))}."
+                f"--config={argument}: there is no file {path}.{nearest(name, shipped)} Shipped: {', '.join(sorted(shipped))}."
             )
         path = str(shipped[name])
     return path + colon + variant
@@ -126,7 +127,7 @@ def _data(config: ConfigDict) -> Iterator[str]:
             yield f"config.data.{key}: write a tuple of splits, ('{splits}',)"
             continue
         for reference in splits:
-            yield from _problem(lambda r=reference: reading.parse(r), f"config.data.{key}")
+            yield from _problem(functools.partial(reading.parse, reference), f"config.data.{key}")
     if not data.train:
         yield "config.data.train names no split"
     for key, value in (("crop", data.crop), *(("test_crops", c) for c in data.test_crops)):
@@ -166,6 +167,8 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
         yield f"{where}.terms is empty: there is nothing to train on"
     for name, term in stage.terms.items():
         yield from _plugin("lmkd.distill.terms", term.type, term.options, "term", f"{where}.terms.{name}")
+        if str(term.type).endswith(NEEDS_SOFTMAX) and model.heatmap_activation != "softmax":
+            yield f"{where}.terms.{name}: {term.type} needs {where}.model.heatmap_activation='softmax'"
     for key, valid in (("name", optimisers.OPTIMISERS), ("schedule", optimisers.SCHEDULES)):
         if stage.optimizer[key] not in valid:
             yield str(unknown(f"optimizer {key}", stage.optimizer[key], valid, f"{where}.optimizer.{key}"))
@@ -181,7 +184,7 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     for name, term in stage.terms.items():
         lengths |= {f"{where}.terms.{name}.schedule.{k}": term.schedule[k] for k in ("begin", "ramp")}
     for key, text in lengths.items():
-        yield from _problem(lambda t=text, k=key: length_in_steps(t, faces=1, batch_size=1, where=k), "")
+        yield from _problem(functools.partial(length_in_steps, text, faces=1, batch_size=1, where=key), "")
 
 
 def _plugin(package: str, name: str, options: ConfigDict, kind: str, where: str) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """An experiment from config to report: every stage that is not finished, then the evaluation, then the report.
 
-    <workdir>/config.json
-    <workdir>/<stage>/{config.json, checkpoints/, metrics.jsonl, events/, finished.json}
-    <workdir>/{report.html, results.json}, <workdir>/faces_<stage>_<split>_<crop>_<checkpoint>.csv
+<workdir>/config.json
+<workdir>/<stage>/{config.json, checkpoints/, metrics.jsonl, events/, finished.json}
+<workdir>/{report.html, results.json}, <workdir>/faces_<stage>_<split>_<crop>_<checkpoint>.csv
 """
 
 import hashlib
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from ml_collections import ConfigDict
 from lmkd import build, scoring
 from lmkd import config as configs
 from lmkd.core.errors import UserError
-from lmkd.evaluation import report, rows, scores
-from lmkd.evaluation.content import ReportContent, Result, headline
+from lmkd.data.reading import Provenance
+from lmkd.evaluation import report, rows
+from lmkd.evaluation.content import ReportContent, headline
+from lmkd.evaluation.faces import FacePicture
 from lmkd.evaluation.files import whole_file
 from lmkd.evaluation.tables import summary_text
 from lmkd.models import cost
@@ -43,11 +46,8 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
     return _evaluate(config, workdir, trained, command)
 
 
-class TrainedStage(dict):
-    """What the evaluation needs of a stage: name, folder, provenance, unreadable keys, cost text, seconds."""
-
-
 def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
+    """Trains a stage unless it is finished, and returns what `finished.json` keeps of it for the report."""
     finished = folder / "finished.json"
     _refuse_changes(config, name, folder)
     if finished.is_file():
@@ -59,7 +59,9 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
     cost_rows = cost.count(built.net, config.data.image_px)
     options = built.arguments["options"]
     print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost_rows)}")
-    print(f"{options.total_steps} steps of {options.batch_size} faces on {jax.device_count()} {jax.default_backend()} device(s)")
+    print(
+        f"{options.total_steps} steps of {options.batch_size} faces on {jax.device_count()} {jax.default_backend()} device(s)"
+    )
     begun = time.monotonic()
     loop.run(**built.arguments)
     summary = {
@@ -97,18 +99,17 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
             print(f"evaluation: nothing changed, kept\n{kept['summary']}")
             return path
     results, pictures, notices = [], [], []
-    for stage in trained:
+    for stage in reversed(trained):  # the last stage is what the experiment is for: it makes the headline
         text, unreadable = _trained_text(stage), stage["unreadable"]
         if unreadable:
             notices.append(f"stage {stage['name']}: {len(unreadable)} unreadable training records were replaced: {unreadable}")
         for label, step_folder in folders[stage["name"]]:
             scored = _score_checkpoint(config, stage["name"], label, step_folder, text, workdir, pictures=stage is trained[-1])
             results += [s.result for s in scored]
-            notices += [f"{s.result.name}: {len(s.unreadable)} unreadable faces skipped: {s.unreadable}" for s in scored
-                        if s.unreadable]  # fmt: skip
+            notices += scoring.notices(scored)
             pictures += [(s.result, s.pictures) for s in scored if s.pictures]
     first = headline(results)
-    shown = next((p for r, p in pictures if r is first), None)
+    shown: Sequence[FacePicture] = next((p for r, p in pictures if r is first), [])
     summary = summary_text(results) if results else "no test split was scored"
     used = {p.text(): p for reference in config.data.test for p in build.records(config, (reference,)).provenance}
     content = ReportContent(
@@ -124,14 +125,17 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
         notices=list(dict.fromkeys(notices)),
     )
     report.write_report(path, content)
-    _write_text(results_path, json.dumps({"fingerprint": mark, "summary": summary, "results": _numbers(results)}, indent=1))
+    _write_text(
+        results_path,
+        json.dumps({"fingerprint": mark, "summary": summary, "results": scoring.numbers(results)}, indent=1),
+    )
     print(summary)
     return path
 
 
 def _score_checkpoint(config, stage: str, label: str, folder: Path, text: str, workdir: Path, *, pictures: bool):
     loaded = build.load(folder)
-    scored = []
+    scored: list[scoring.Scored] = []
     for reference in config.data.test:
         for crop in config.data.test_crops:
             found = scoring.score_split(
@@ -164,29 +168,12 @@ def _fingerprint(config: ConfigDict, folders: dict[str, list[tuple[str, Path]]])
     return hashlib.sha256(json.dumps([configs.to_json(config), steps, data]).encode()).hexdigest()[:16]
 
 
-def _provenances(stage: dict[str, Any]):
-    from lmkd.data.reading import Provenance
-
+def _provenances(stage: dict[str, Any]) -> tuple[Provenance, ...]:
     return tuple(Provenance(**p) for p in stage["provenance"])
 
 
 def _trained_text(stage: dict[str, Any]) -> str:
     return f"trained on {scoring.trained_on(_provenances(stage))}"
-
-
-def _numbers(results: list[Result]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": r.name,
-            "checkpoint": r.checkpoint,
-            "step": r.step,
-            "crop_protocol": r.crop_protocol,
-            "flip_test": r.flip_test,
-            "provenance": r.provenance,
-            **scores.scores_to_dict(r.scores),
-        }
-        for r in results
-    ]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -45,7 +45,6 @@ def _run_name() -> str:
 
 def console() -> None:
     """Entry point."""
-    sys.argv[1:] = ["--nofaces" if a in ("--no_faces", "--no-faces") else a for a in sys.argv[1:]]
     cli.define_config_flag()
     cli.run(main, needs_config=True)
 

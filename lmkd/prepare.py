@@ -21,9 +21,7 @@ from lmkd.data import preparation
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("dataset", None, "NAME or NAME/CONFIG of the data set.", flag_values=FLAGS)
 flags.DEFINE_string("manual_dir", None, "Folder with the data set's files, as published.", flag_values=FLAGS)
-flags.DEFINE_string(
-    "data_dir", None, "Where prepared data sets live; TFDS' own default if left out.", flag_values=FLAGS
-)
+flags.DEFINE_string("data_dir", None, "Where prepared data sets live; TFDS' own default if left out.", flag_values=FLAGS)
 flags.DEFINE_bool("partial", False, "Accept an incomplete folder; what is missing is named.", flag_values=FLAGS)
 flags.DEFINE_bool("progress", True, "Show progress bars, on a terminal.", flag_values=FLAGS)
 flags.DEFINE_string("scheme", None, "own_faces: scheme file; scheme.json in manual_dir if left out.", flag_values=FLAGS)

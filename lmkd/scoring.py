@@ -1,5 +1,6 @@
 """Scores a landmarker on prepared splits: what `lmkd.main` and `lmkd.evaluate` have in common."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from lmkd.data import pipeline, reading
 from lmkd.evaluation import evaluator, faces, rows, scores
 from lmkd.evaluation.content import DatasetProvenance, Result
 from lmkd.models.landmarker import Landmarker
+from lmkd.training import parallel
 
 
 class Scored(NamedTuple):
@@ -46,6 +48,7 @@ def score_split(
     """
     source = build.records(config, (reference,))
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
+    variables = parallel.replicate(variables)
     found = _rows(net, variables, scheme, config, source, unreadable, crop=crop, flip_test=config.evaluation.flip_test)
     scored = scores.score(
         found,
@@ -91,14 +94,33 @@ def validator(config: ConfigDict) -> Any:
 
 def datasets(provenance: tuple[reading.Provenance, ...]) -> list[DatasetProvenance]:
     """Returns provenances as the report shows them."""
-    return [
-        DatasetProvenance(p.name, p.config_name, p.split, p.found, p.published, p.missing, p.licence) for p in provenance
-    ]
+    return [DatasetProvenance(p.name, p.config_name, p.split, p.found, p.published, p.missing, p.licence) for p in provenance]
 
 
 def trained_on(provenance: tuple[reading.Provenance, ...]) -> str:
     """Says what a network was trained on: "the300w:train, 2012 of 3148 faces + ..."."""
     return " + ".join(p.text() for p in provenance)
+
+
+def numbers(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Returns results as plain values for `results.json`."""
+    return [
+        {
+            "name": r.name,
+            "checkpoint": r.checkpoint,
+            "step": r.step,
+            "crop_protocol": r.crop_protocol,
+            "flip_test": r.flip_test,
+            "provenance": r.provenance,
+            **scores.scores_to_dict(r.scores),
+        }
+        for r in results
+    ]
+
+
+def notices(scored: Sequence[Scored]) -> list[str]:
+    """Says which faces could not be read."""
+    return [f"{s.result.name}: {len(s.unreadable)} unreadable faces skipped: {s.unreadable}" for s in scored if s.unreadable]
 
 
 def _rows(net, variables, scheme, config, source, unreadable, *, crop: str, flip_test: bool) -> rows.FaceRows:

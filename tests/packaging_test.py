@@ -168,9 +168,7 @@ def test_every_extra_that_messages_name_exists():
 
 
 def test_the_installed_package_is_the_wheels(environment, tmp_path):
-    code = (
-        "import lmkd, lmkd.configs.quickstart as q, lmkd.data_builders as d; print(*[m.__file__ for m in (lmkd, q, d)])"
-    )
+    code = "import lmkd, lmkd.configs.quickstart as q, lmkd.data_builders as d; print(*[m.__file__ for m in (lmkd, q, d)])"
     for path in run([environment, "-I", "-c", code], cwd=tmp_path).split():
         assert environment.parents[1] in Path(path).parents
     for name in ("configs", "data_builders", "tests"):

@@ -97,9 +97,7 @@ def read_coco(context: Context) -> Iterator[Face]:
             context.findings.problem(f"{name}:{error.lineno}", f"is no JSON ({error.msg})")
             continue
         except (KeyError, TypeError) as error:
-            context.findings.problem(
-                name, f"is no COCO file: `images` (id, file_name) and `annotations` needed ({error})"
-            )
+            context.findings.problem(name, f"is no COCO file: `images` (id, file_name) and `annotations` needed ({error})")
             continue
         for place, annotation in enumerate(annotations):
             where = f"{name}: annotation {annotation.get('id', f'at place {place}')}"
@@ -157,17 +155,13 @@ def _csv_face(row: Mapping[str, str], where: str, context: Context) -> Iterator[
     yield _declared(context.face(row["image"], points, where, rectangle_px=rectangle, person=row.get("person", "")))
 
 
-def _coco_face(
-    annotation: Mapping[str, Any], images: Mapping[Any, str], where: str, context: Context
-) -> Iterator[Face]:
+def _coco_face(annotation: Mapping[str, Any], images: Mapping[Any, str], where: str, context: Context) -> Iterator[Face]:
     keypoints, k = annotation.get("keypoints") or (), context.scheme.num_points
     if annotation.get("iscrowd") or not any(keypoints[2::3]):
         return
     box = annotation.get("bbox") or ()
     values, wrong = landmark_files.numbers(map(str, keypoints))
-    sides, wrong_box = landmark_files.numbers(
-        map(str, box), ("bbox x", "bbox y", "bbox width", "bbox height", *box[4:])
-    )
+    sides, wrong_box = landmark_files.numbers(map(str, box), ("bbox x", "bbox y", "bbox width", "bbox height", *box[4:]))
     if annotation.get("image_id") not in images:
         wrong = f"image_id {annotation.get('image_id')!r} is not among the images"
     elif len(keypoints) != 3 * k:

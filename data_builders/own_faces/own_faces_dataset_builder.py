@@ -55,9 +55,7 @@ class Builder(common.FolderBuilder):
         options = {**DEFAULTS, **options}
         scheme = cls.scheme_of(root, {"scheme": options["scheme"]})
         kind, files = _format(root, options["annotations"])
-        faces = trees.number_faces(
-            list(formats.READERS[kind](formats.Context(root, files, scheme, findings))), findings
-        )
+        faces = trees.number_faces(list(formats.READERS[kind](formats.Context(root, files, scheme, findings))), findings)
         # The scheme may lie elsewhere, and the split depends on options: both make it another preparation.
         chosen = {name: options[name] for name in ("test_fraction", "seed")}
         findings.salt = json.dumps([scheme.to_json(), kind, chosen], sort_keys=True)
@@ -94,9 +92,7 @@ def _format(root: Path, wanted: str) -> tuple[str, list[Path]]:
     if wanted != "auto" and wanted not in formats.READERS:
         raise unknown("annotation format", wanted, ("auto", *formats.READERS))
     if wanted == "auto" and len(found) > 1:
-        raise UserError(
-            f"{root} holds annotations in several formats ({', '.join(found)}): say --own_annotations=FORMAT"
-        )
+        raise UserError(f"{root} holds annotations in several formats ({', '.join(found)}): say --own_annotations=FORMAT")
     kind = next(iter(found), "") if wanted == "auto" else wanted
     if kind not in found:
         raise UserError(f"{root} holds no {'' if wanted == 'auto' else wanted + ' '}annotations. "

@@ -41,7 +41,7 @@ class SyntheticFacesConfig(tfds.core.BuilderConfig):
 
 def _configs() -> list[SyntheticFacesConfig]:
     sizes = (
-        ("quickstart", 128, (4000, 400, 500)),
+        ("quickstart", 128, (2400, 200, 300)),
         ("tiny", 96, (48, 16, 16)),
         ("full", 256, (20000, 1000, 2000)),
     )

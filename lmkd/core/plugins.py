@@ -54,7 +54,7 @@ def check_options(target: Any, options: dict[str, Any], *, kind: str, where: str
 def _exists(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):
+    except (ImportError, ValueError):
         return False
 
 

@@ -58,12 +58,12 @@ class Scheme:
         which = normaliser or self.default_normaliser
         if which == BOX:
             extent = np.nanmax(points, axis=-2) - np.nanmin(points, axis=-2)
-            return np.sqrt(extent[..., 0] * extent[..., 1])
+            return np.asarray(np.sqrt(extent[..., 0] * extent[..., 1]))
         if which not in self.normalisers:
             raise unknown("normaliser", which, self.normaliser_names(), f"scheme {self.name}")
         left, right = self.normalisers[which]
         gap = points[..., list(left), :].mean(axis=-2) - points[..., list(right), :].mean(axis=-2)
-        return np.linalg.norm(gap, axis=-1)
+        return np.asarray(np.linalg.norm(gap, axis=-1))
 
     def subset_indices(self, target: str) -> tuple[int, ...]:
         """Returns the indices of this scheme's points that form scheme `target` (itself included)."""
@@ -173,20 +173,41 @@ def _wflw98() -> Scheme:
     )  # fmt: skip
     return Scheme(
         name="wflw98",
-        names=_names((
-            ("contour", 33), ("left_brow", 9), ("right_brow", 9), ("nose_bridge", 4), ("nose_base", 5),
-            ("left_eye", 8), ("right_eye", 8), ("outer_lip", 12), ("inner_lip", 8), ("left_pupil", 1), ("right_pupil", 1),
-        )),  # fmt: skip
+        names=_names(
+            (
+                ("contour", 33),
+                ("left_brow", 9),
+                ("right_brow", 9),
+                ("nose_bridge", 4),
+                ("nose_base", 5),
+                ("left_eye", 8),
+                ("right_eye", 8),
+                ("outer_lip", 12),
+                ("inner_lip", 8),
+                ("left_pupil", 1),
+                ("right_pupil", 1),
+            )
+        ),  # fmt: skip
         flip=permutation_from_pairs(98, pairs),
         groups={
-            "contour": _span(0, 32), "brows": _span(33, 50), "nose": _span(51, 59),
-            "eyes": (*_span(60, 75), 96, 97), "mouth": _span(76, 95),
+            "contour": _span(0, 32),
+            "brows": _span(33, 50),
+            "nose": _span(51, 59),
+            "eyes": (*_span(60, 75), 96, 97),
+            "mouth": _span(76, 95),
         },  # fmt: skip
         normalisers={"inter_ocular": ((60,), (72,)), "inter_pupil": ((96,), (97,))},
         default_normaliser="inter_ocular",
         lines=(
-            _span(0, 32), (*_span(33, 41), 33), (*_span(42, 50), 42), _span(51, 54), _span(55, 59),
-            (*_span(60, 67), 60), (*_span(68, 75), 68), (*_span(76, 87), 76), (*_span(88, 95), 88),
+            _span(0, 32),
+            (*_span(33, 41), 33),
+            (*_span(42, 50), 42),
+            _span(51, 54),
+            _span(55, 59),
+            (*_span(60, 67), 60),
+            (*_span(68, 75), 68),
+            (*_span(76, 87), 76),
+            (*_span(88, 95), 88),
         ),  # fmt: skip
         subsets={"300w68": to68, "inner51": to68[17:]},
     )
@@ -206,14 +227,24 @@ def _300w68() -> Scheme:
         names=_names((("contour", 17), *_INNER_NAMES)),
         flip=permutation_from_pairs(68, pairs),
         groups={
-            "contour": _span(0, 16), "brows": _span(17, 26), "nose": _span(27, 35),
-            "eyes": _span(36, 47), "mouth": _span(48, 67),
+            "contour": _span(0, 16),
+            "brows": _span(17, 26),
+            "nose": _span(27, 35),
+            "eyes": _span(36, 47),
+            "mouth": _span(48, 67),
         },  # fmt: skip
         normalisers={"inter_ocular": ((36,), (45,)), "inter_pupil": (_span(36, 41), _span(42, 47))},
         default_normaliser="inter_ocular",
         lines=(
-            _span(0, 16), _span(17, 21), _span(22, 26), _span(27, 30), _span(31, 35),
-            (*_span(36, 41), 36), (*_span(42, 47), 42), (*_span(48, 59), 48), (*_span(60, 67), 60),
+            _span(0, 16),
+            _span(17, 21),
+            _span(22, 26),
+            _span(27, 30),
+            _span(31, 35),
+            (*_span(36, 41), 36),
+            (*_span(42, 47), 42),
+            (*_span(48, 59), 48),
+            (*_span(60, 67), 60),
         ),  # fmt: skip
         subsets={"inner51": _span(17, 67)},
     )

@@ -4,7 +4,7 @@ A split is named as TFDS does: `NAME[/CONFIG]:SPLIT`, where SPLIT may be a slice
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -43,6 +43,7 @@ class Provenance(NamedTuple):
         return f"{self.name}:{self.split}, {count} faces"
 
 
+@runtime_checkable
 class Records(Protocol):
     """Random access to faces of one scheme."""
 
@@ -62,7 +63,7 @@ class Split:
         self._source = source
         self.scheme = scheme
         self.flags = flags
-        self.provenance = (provenance,)
+        self.provenance: tuple[Provenance, ...] = (provenance,)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -95,9 +96,7 @@ class InScheme:
 
     def __getitem__(self, index: int) -> Record:
         record = self._records[index]
-        return record._replace(
-            landmarks_px=record.landmarks_px[self._indices], visible=record.visible[self._indices]
-        )
+        return record._replace(landmarks_px=record.landmarks_px[self._indices], visible=record.visible[self._indices])
 
 
 class InARow:

@@ -221,12 +221,15 @@ class MakeFace:
         if self.augmentation is not None and rng is not None:
             for change in (self.augmentation.colour, self.augmentation.blur, self.augmentation.occlusion):
                 crop = crop if change is None else change(crop, rng)
+        # Points that nobody annotated are NaN on disk; in a batch they are 0 with visible 0, since NaN times 0 is NaN.
+        known = np.isfinite(points).all(axis=-1)
+        norm_px = self.scheme.norm_px(record.landmarks_px)
         return {
             "image": crop,
-            "landmarks_px": points.astype(np.float32),
-            "visible": np.asarray(visible, np.float32),
+            "landmarks_px": np.where(known[:, None], points, 0.0).astype(np.float32),
+            "visible": np.asarray(visible * known, np.float32),
             "crop_to_image": affine.astype(np.float32),
-            "norm_px": np.asarray(self.scheme.norm_px(record.landmarks_px), np.float32),
+            "norm_px": np.asarray(norm_px if np.isfinite(norm_px) else 0.0, np.float32),
             "mask": np.asarray(1.0, np.float32),
             "subset": record.subset,
         }

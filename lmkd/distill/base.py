@@ -8,7 +8,7 @@ A term is a frozen dataclass of options with
 Values are one a face, unweighted and unmasked: weights, schedules, masks and sums belong to the recipe.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from lmkd.models.landmarker import Outputs
 
@@ -39,6 +39,7 @@ class TermOutput(NamedTuple):
     values: Any
 
 
+@runtime_checkable
 class Term(Protocol):
     """The protocol of a term."""
 

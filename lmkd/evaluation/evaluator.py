@@ -132,9 +132,7 @@ def _problems(rows: FaceRows, expected_faces: int) -> list[str]:
     evaluated = int(rows.evaluated.sum())
     skipped, problems = len(rows.keys) - evaluated, []
     if len(rows.keys) != expected_faces:
-        problems.append(
-            f"evaluated {evaluated} + skipped {skipped} = {len(rows.keys)}, the split has {expected_faces} faces"
-        )
+        problems.append(f"evaluated {evaluated} + skipped {skipped} = {len(rows.keys)}, the split has {expected_faces} faces")
     repeated = _repeated(rows.keys)
     if repeated:
         problems.append(f"{len(repeated)} keys occur more than once: {_some(repeated)}")

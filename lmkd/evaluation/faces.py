@@ -52,9 +52,7 @@ def select_faces(rows: FaceRows, nme: np.ndarray, count: int = 6) -> list[tuple[
     return [(int(n), rank) for rank in RANKS for n in picked[rank]]
 
 
-def face_picture(
-    rows: FaceRows, n: int, image: np.ndarray, crop_to_image: np.ndarray, nme: float, rank: str
-) -> FacePicture:
+def face_picture(rows: FaceRows, n: int, image: np.ndarray, crop_to_image: np.ndarray, nme: float, rank: str) -> FacePicture:
     """Returns the picture of row `n` from its crop u8 [S, S, 3] and the affine [2, 3] that its batch carried."""
     to_crop = geometry.invert(np.asarray(crop_to_image, np.float64))
     return FacePicture(

@@ -80,9 +80,7 @@ def anchor(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title.lower())
 
 
-def table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str, numbers: Iterable[int] = ()
-) -> Html:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str, numbers: Iterable[int] = ()) -> Html:
     """Returns a table that scrolls sideways inside itself on narrow screens.
 
     Args:
@@ -99,8 +97,7 @@ def table(
         return element("td", value, class_="number" if n in right else "text")
 
     head = join(
-        element("th", title, scope="col", **({"class_": "number"} if n in right else {}))
-        for n, title in enumerate(header)
+        element("th", title, scope="col", **({"class_": "number"} if n in right else {})) for n, title in enumerate(header)
     )
     body = join(element("tr", join(cell(n, value) for n, value in enumerate(row))) for row in rows)
     grid = element("table", element("thead", element("tr", head)), element("tbody", body))
@@ -128,6 +125,4 @@ def document(title: str, *content: object) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style>"
     )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{join(content, chr(10))}\n</body>\n</html>\n'
-    )
+    return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{join(content, chr(10))}\n</body>\n</html>\n'

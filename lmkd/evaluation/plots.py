@@ -130,9 +130,7 @@ def _thin(steps: np.ndarray, values: np.ndarray, most: int = 300) -> tuple[np.nd
     """At most `most` points: means over runs of neighbours."""
     if len(steps) <= most:
         return steps, values
-    runs = [
-        (np.mean(s), np.mean(v)) for s, v in zip(np.array_split(steps, most), np.array_split(values, most), strict=True)
-    ]
+    runs = [(np.mean(s), np.mean(v)) for s, v in zip(np.array_split(steps, most), np.array_split(values, most), strict=True)]
     return tuple(np.asarray(runs).T)
 
 

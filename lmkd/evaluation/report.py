@@ -53,8 +53,7 @@ def _page(content: ReportContent) -> list[Html]:
 
 def _opening(content: ReportContent) -> list[Html]:
     notices = [
-        page.element("p", notice, class_="notice", role="note")
-        for notice in (*content.notices, *_lost(content.results))
+        page.element("p", notice, class_="notice", role="note") for notice in (*content.notices, *_lost(content.results))
     ]
     first = headline(content.results)
     if first is None:
@@ -62,9 +61,7 @@ def _opening(content: ReportContent) -> list[Html]:
     s = first.scores
     cards = [("NME", f"{tables.fixed(s.overall.nme_percent)} %", f"95 %: {tables.interval(s)}")]
     for t, failure, auc in zip(s.thresholds, s.overall.failure_percent, s.overall.auc, strict=True):
-        cards.append(
-            (f"FR@{threshold_label(t)}", f"{tables.fixed(failure)} %", f"faces with NME above {100 * t:g}\u00a0%")
-        )
+        cards.append((f"FR@{threshold_label(t)}", f"{tables.fixed(failure)} %", f"faces with NME above {100 * t:g}\u00a0%"))
         cards.append((f"AUC@{threshold_label(t)}", tables.fixed(auc, 4), f"of the CED up to {100 * t:g}\u00a0%"))
     flip = "with flip test" if first.flip_test else "without flip test"
     faces = f"{s.evaluated} faces evaluated, {s.skipped} skipped"
@@ -80,9 +77,7 @@ def _opening(content: ReportContent) -> list[Html]:
 
 
 def _card(name: str, value: str, note: str) -> Html:
-    return page.element(
-        "div", page.element("span", name), page.element("b", value), page.element("span", note), class_="card"
-    )
+    return page.element("div", page.element("span", name), page.element("b", value), page.element("span", note), class_="card")
 
 
 def _lost(results: Sequence[Result]) -> list[str]:
@@ -100,8 +95,7 @@ def _curves(content: ReportContent) -> list[Html]:
     if content.results:
         several = len({r.crop_protocol for r in content.results}) > 1
         curves = [
-            plots.Curve(f"{r.name}, {r.crop_protocol}" if several else r.name, r.checkpoint, _nme(r))
-            for r in content.results
+            plots.Curve(f"{r.name}, {r.crop_protocol}" if several else r.name, r.checkpoint, _nme(r)) for r in content.results
         ]
         thresholds = sorted({t for r in content.results for t in r.scores.thresholds})
         told = "; ".join(
@@ -132,9 +126,7 @@ def _points(results: Sequence[Result]) -> list[Html]:
     about = f"{first.name}, {first.checkpoint} checkpoint"
     figures = [
         _svg_figure(bars, f"Mean error of each point, {told}", f"Mean error of each point; {told}. {about}."),
-        _svg_figure(
-            shape, "The mean face, each point sized by its mean error", f"The same on the mean true face. {about}."
-        ),
+        _svg_figure(shape, "The mean face, each point sized by its mean error", f"The same on the mean true face. {about}."),
     ]
     return [page.element("div", *figures, class_="figures")]
 

@@ -18,9 +18,7 @@ def summary_text(results: Sequence[Result]) -> str:
     thresholds = _thresholds(results)
     header = ["data set", "checkpoint", "crop", "normaliser", "flip", "faces", "skipped", "NME %"]
     header += _threshold_titles(thresholds)
-    protocol = [
-        [r.name, _checkpoint(r), r.crop_protocol, r.normaliser, "yes" if r.flip_test else "no"] for r in results
-    ]
+    protocol = [[r.name, _checkpoint(r), r.crop_protocol, r.normaliser, "yes" if r.flip_test else "no"] for r in results]
     numbers = [_counts(r) + _numbers(r.scores.overall, r.scores.thresholds, thresholds) for r in results]
     cells = [header, *(words + values for words, values in zip(protocol, numbers, strict=True))]
     widths = [max(len(row[n]) for row in cells) for n in range(len(header))]
@@ -70,9 +68,7 @@ def breakdown(results: Sequence[Result]) -> list[Html]:
         shown = [page.element("p", f"{r.normaliser} normaliser. {r.provenance}", class_="soft"), *tables]
         better = any((o.checkpoint, o.name, o.crop_protocol) == ("best", r.name, r.crop_protocol) for o in results)
         folded = r.checkpoint != "best" and better
-        parts.append(
-            page.details(title, page.join(shown)) if folded else page.join([page.element("h3", title), *shown])
-        )
+        parts.append(page.details(title, page.join(shown)) if folded else page.join([page.element("h3", title), *shown]))
     return parts
 
 

@@ -120,9 +120,7 @@ def dark(heatmaps: Float[Array, "b h w k"], *, sigma_cells: float) -> Decoded:
     determinant = xx * yy - xy**2
     concave = (xx < 0) & (determinant > 1e-6 / sigma_cells**4)
     gx, gy = slope[..., 0], slope[..., 1]
-    newton = (
-        jnp.stack([xy * gy - yy * gx, xy * gx - xx * gy], axis=-1) / jnp.where(concave, determinant, 1.0)[..., None]
-    )
+    newton = jnp.stack([xy * gy - yy * gx, xy * gx - xx * gy], axis=-1) / jnp.where(concave, determinant, 1.0)[..., None]
     return _refined(peak_cells, confidence, jnp.where(concave[..., None], newton, slope * sigma_cells**2))
 
 

@@ -40,9 +40,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
 
-    def save(
-        self, state: states.TrainState, iterator: Any, meta: Mapping[str, Any], *, validation_nme: float | None
-    ) -> None:
+    def save(self, state: states.TrainState, iterator: Any, meta: Mapping[str, Any], *, validation_nme: float | None) -> None:
         """Saves in the background; a step that is already there is left as it is."""
         step = int(state.step)
         if step in self._manager.all_steps():

@@ -85,9 +85,7 @@ def run(
         state = checkpoints.restore(state, iterator)
     step = int(state.step)
     log = MetricLog(folder, start_step=step)
-    progress = Progress(
-        stage=name, start_step=step, total_steps=options.total_steps, batch_size=options.batch_size
-    )
+    progress = Progress(stage=name, start_step=step, total_steps=options.total_steps, batch_size=options.batch_size)
     pending: list[tuple[int, Any]] = []
     nme, clock = None, time.monotonic()
     try:

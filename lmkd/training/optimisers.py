@@ -30,9 +30,7 @@ def schedule(
     if kind == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1), final_fraction)
     elif kind == "step":
-        main = optax.piecewise_constant_schedule(
-            learning_rate, {max(b - warmup_steps, 0): factor for b in boundaries}
-        )
+        main = optax.piecewise_constant_schedule(learning_rate, {max(b - warmup_steps, 0): factor for b in boundaries})
     elif kind == "constant":
         main = optax.constant_schedule(learning_rate)
     else:

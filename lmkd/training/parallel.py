@@ -9,6 +9,12 @@ import numpy as np
 AXIS = "batch"  # the steps' collectives name this axis
 
 
+def replicate(tree: Any) -> Any:
+    """Puts a pytree on every device, as the mapped functions return it: a first call with anything else compiles twice."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
 def map_train_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Maps (state, batch) -> (state, metrics) over devices; state comes and goes without a device axis and is donated."""
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
@@ -24,7 +30,8 @@ def split_over_devices(batch: dict[str, Any], *, parts: int = 1) -> dict[str, np
     devices = jax.local_device_count()
 
     def cut(value: np.ndarray) -> np.ndarray:
-        lead = (devices, parts, -1) if parts > 1 else (devices, -1)
+        share = len(value) // devices // parts
+        lead = (devices, parts, share) if parts > 1 else (devices, share)
         return value.reshape(*lead, *value.shape[1:])
 
     return {name: cut(value) for name, value in batch.items()}

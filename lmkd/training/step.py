@@ -77,7 +77,8 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g / count, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = state.replace(
+        new = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
@@ -85,7 +86,11 @@ def make_train_step(
             ema=_averaged(state, params, batch_stats, options.ema_decay),
         )
         metrics = {f"loss/{name}": value / count for name, value in sums.terms.items()}
-        metrics |= {"loss": sums.total / count, "grad_norm": optax.global_norm(grads), "learning_rate": rate(state.step)}
+        metrics |= {
+            "loss": sums.total / count,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": rate(state.step),
+        }
         return new, metrics
 
     return train_step

@@ -44,9 +44,7 @@ def test_crop_affine_by_hand():
 def test_the_middle_of_the_crop_shows_the_centre_of_the_square(square, size, rotation, flip):
     affine = geometry.crop_affine(square, size, rotation_deg=rotation, flip=flip)
     middle = (size - 1) / 2
-    np.testing.assert_allclose(
-        geometry.apply_affine(affine, np.array([[middle, middle]]))[0], square.centre_px, atol=1e-8
-    )
+    np.testing.assert_allclose(geometry.apply_affine(affine, np.array([[middle, middle]]))[0], square.centre_px, atol=1e-8)
 
 
 @quick
@@ -77,9 +75,7 @@ def test_a_flip_comes_after_the_rotation():
 @quick
 @hypothesis.given(st.integers(1, 400), coordinate, coordinate)
 def test_flip_affine_maps_x_to_width_minus_1_minus_x(width, x, y):
-    np.testing.assert_allclose(
-        geometry.apply_affine(geometry.flip_affine(width), np.array([[x, y]]))[0], [width - 1 - x, y]
-    )
+    np.testing.assert_allclose(geometry.apply_affine(geometry.flip_affine(width), np.array([[x, y]]))[0], [width - 1 - x, y])
 
 
 def test_flip_affine_is_what_reversing_the_columns_does():
@@ -105,9 +101,7 @@ def test_resize_affine_by_hand():
 def test_compose_applies_the_inner_affine_first(outer, inner, x, y):
     point = np.array([[x, y]])
     one_by_one = geometry.apply_affine(outer, geometry.apply_affine(inner, point))
-    np.testing.assert_allclose(
-        geometry.apply_affine(geometry.compose(outer, inner), point), one_by_one, rtol=1e-9, atol=1e-6
-    )
+    np.testing.assert_allclose(geometry.apply_affine(geometry.compose(outer, inner), point), one_by_one, rtol=1e-9, atol=1e-6)
 
 
 @quick

@@ -235,9 +235,7 @@ def test_formats_are_not_guessed_among_several(tree, tmp_path):
     write_pts(tree)
     with pytest.raises(UserError, match=r"several formats \(pts, csv\): say --own_annotations"):
         prepare(tree, tmp_path)
-    assert (
-        prepare(tree, tmp_path, annotations="csv").config_name != prepare(tree, tmp_path, annotations="pts").config_name
-    )
+    assert prepare(tree, tmp_path, annotations="csv").config_name != prepare(tree, tmp_path, annotations="pts").config_name
     with pytest.raises(UserError, match="holds no dlib annotations"):
         prepare(tree, tmp_path, annotations="dlib")
 

@@ -157,9 +157,7 @@ def test_partial_of_a_complete_tree_is_the_complete_one(tree, tmp_path):
 
 
 def test_the_real_faces_are_2012_of_3148(real_data, tmp_path):
-    prepared = preparation.prepare(
-        "the300w", manual_dir=real_data / "the300w", data_dir=tmp_path, partial=True, progress=False
-    )
+    prepared = preparation.prepare("the300w", manual_dir=real_data / "the300w", data_dir=tmp_path, partial=True, progress=False)
     assert prepared.found == {"train": 2012, "common": 554}
     assert "split train: 2012 of 3148 faces" in prepared.missing
     source = preparation.locate("the300w", data_dir=tmp_path).as_data_source(

@@ -27,9 +27,7 @@ def test_sound_images_give_their_size():
 
 
 def test_exif_rotation_does_not_swap_the_sides():
-    exif = (
-        b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
-    )
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
     data = encoded()
     rotated = data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
     assert cv2.imdecode(np.frombuffer(rotated, np.uint8), cv2.IMREAD_COLOR).shape[:2] == (32, 24)  # the tag is honoured
@@ -114,9 +112,7 @@ def test_everything_is_reported_together_and_missing_things_are_forgiven_apart(t
 def test_more_faces_than_published_are_not_forgiven(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded())
     with pytest.raises(UserError, match="split train: 1 faces, more than the 0 published"):
-        trees.check(
-            {"train": [face(tmp_path)]}, trees.Findings(tmp_path), scheme=SCHEME, published={"train": 0}, partial=True
-        )
+        trees.check({"train": [face(tmp_path)]}, trees.Findings(tmp_path), scheme=SCHEME, published={"train": 0}, partial=True)
 
 
 def test_an_empty_tree_is_an_error_even_if_partial(tmp_path):

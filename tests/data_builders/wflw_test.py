@@ -114,9 +114,7 @@ def test_all_problems_come_together_and_nothing_is_left_behind(tree, tmp_path):
     (lists / "list_98pt_test/list_98pt_test_largepose.txt").unlink()
     with pytest.raises(UserError) as error:
         prepare(tree, tmp_path)
-    train, test = (
-        f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{s}.txt" for s in ("train", "test")
-    )
+    train, test = (f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{s}.txt" for s in ("train", "test"))
     for expected in (
         f"{train}:3: repeats the face of {train}:2",
         f"{train}:4: 4 fields where 207 are needed",

@@ -139,9 +139,7 @@ def test_a_batch_without_its_keys_is_an_error():
 
 
 def test_pack_keeps_every_bit_and_sorts_by_index():
-    faces = evaluator.evaluate(
-        off_by_one, [stack([make_face("ü" * 3), make_face("b", unreadable=True)])], expected_faces=2
-    )
+    faces = evaluator.evaluate(off_by_one, [stack([make_face("ü" * 3), make_face("b", unreadable=True)])], expected_faces=2)
     faces = faces._replace(predicted_px=faces.predicted_px + 1e-13)  # lost in float32
     packed = evaluator.pack(faces, np.array([7, 2]), key_bytes=6)
     assert packed.dtype == np.uint8

@@ -28,9 +28,7 @@ def make_rows(n=12, seed=0):
     predicted[1] = np.nan
     keys = [f"{NASTY}{i}" for i in range(n)]
     ones = np.ones((n, 51), np.float32)
-    return rows.FaceRows(
-        keys, predicted, truth, ones, ones, generator.integers(0, 2, (n, 2)).astype(np.uint8), evaluated
-    )
+    return rows.FaceRows(keys, predicted, truth, ones, ones, generator.integers(0, 2, (n, 2)).astype(np.uint8), evaluated)
 
 
 def make_result(name="the300w:common", checkpoint="best", *, seed=0, **changes):
@@ -63,9 +61,7 @@ def make_content(**changes):
         cost=[("part", "parameters", "MACs"), ("stem <1>", "10", "20")],
         config_json='{"html": "</pre><script>alert(1)</script>"}',
         versions={"python": "3.11", "jax": "<0.10>"},
-        datasets=[
-            report.DatasetProvenance("the300w", "partial_1a", "train", 2012, 3148, "1136 images", "research <only>")
-        ],
+        datasets=[report.DatasetProvenance("the300w", "partial_1a", "train", 2012, 3148, "1136 images", "research <only>")],
         notices=["12 records skipped: <b>.jpg"],
     )
     return content._replace(**changes)

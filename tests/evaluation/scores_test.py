@@ -34,9 +34,7 @@ def loop_nmes(faces, left, right, points, members):
     for n in range(len(faces.keys)):
         if not faces.evaluated[n] or not members[n] or any(not faces.visible[n, i] for i in (*left, *right)):
             continue
-        ends = [
-            [sum(faces.truth_px[n, i, axis] for i in side) / len(side) for axis in (0, 1)] for side in (left, right)
-        ]
+        ends = [[sum(faces.truth_px[n, i, axis] for i in side) / len(side) for axis in (0, 1)] for side in (left, right)]
         norm = math.dist(*ends)
         errors = [math.dist(faces.predicted_px[n, i], faces.truth_px[n, i]) for i in points if faces.visible[n, i]]
         if errors:

@@ -19,9 +19,7 @@ encoded = jax.jit(
     lambda px, grid, stride, sigma: heatmaps.encode(px, grid=grid, stride=stride, sigma_cells=sigma),
     static_argnames=("grid", "stride", "sigma"),
 )
-batched = jax.jit(
-    lambda name, maps, sigma: getattr(heatmaps, name)(maps, sigma_cells=sigma), static_argnames=("name", "sigma")
-)
+batched = jax.jit(lambda name, maps, sigma: getattr(heatmaps, name)(maps, sigma_cells=sigma), static_argnames=("name", "sigma"))
 
 
 def drawn(points_cells, sigma, grid=(H, W), stride=4.0):
@@ -45,8 +43,7 @@ def test_encode_is_the_gaussian_of_the_subpixel_centre():
     u, v = (px[..., 0] + 0.5) / stride - 0.5, (px[..., 1] + 0.5) / stride - 0.5
     y, x = np.mgrid[:12, :15]
     expected = np.exp(
-        -((x[None, :, :, None] - u[:, None, None]) ** 2 + (y[None, :, :, None] - v[:, None, None]) ** 2)
-        / (2 * sigma**2)
+        -((x[None, :, :, None] - u[:, None, None]) ** 2 + (y[None, :, :, None] - v[:, None, None]) ** 2) / (2 * sigma**2)
     )
     maps = heatmaps.encode(jnp.asarray(px, jnp.float32), grid=(12, 15), stride=stride, sigma_cells=sigma)
     np.testing.assert_allclose(maps, expected, atol=2e-6)
@@ -171,9 +168,7 @@ def test_confidence_is_the_value_of_the_peak_cell(name):
 @pytest.mark.parametrize("name", REFINING)
 def test_scaling_a_map_does_not_move_its_point(name):
     maps = drawn([[(6.3, 9.2), (-0.2, 8.4)]], 1.5)
-    np.testing.assert_allclose(
-        batched(name, maps * 0.05, 1.5).points_cells, batched(name, maps, 1.5).points_cells, atol=1e-4
-    )
+    np.testing.assert_allclose(batched(name, maps * 0.05, 1.5).points_cells, batched(name, maps, 1.5).points_cells, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", DECODERS)

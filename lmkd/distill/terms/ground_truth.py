@@ -62,9 +62,7 @@ class PositionCrossEntropy:
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the divergence in nats, mean over counted points, one value a face."""
-        return TermOutput(
-            losses.position_cross_entropy(inputs.student.taps["logits"], inputs.targets, inputs.counts)
-        )
+        return TermOutput(losses.position_cross_entropy(inputs.student.taps["logits"], inputs.targets, inputs.counts))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""The pipeline: global order, hosts' shares, exact resume, padding, unreadable records."""
+
+import numpy as np
+import pytest
+from small_faces import SCHEME, Faces
+
+from lmkd.core import batch as batch_table
+from lmkd.core.errors import UserError
+from lmkd.data import pipeline, transforms
+
+
+def training(faces, *, batch_size=4, policy="error", threads=2, seed=3, **options):
+    make = transforms.MakeFace(SCHEME, 32, augmentation=transforms.Augmentation())
+    unreadable = pipeline.Unreadable(policy)
+    iterator = pipeline.training_batches(
+        faces, make, batch_size=batch_size, seed=seed, unreadable=unreadable, threads=threads, **options
+    )
+    return iterator, unreadable
+
+
+def evaluation(faces, *, batch_size=4, policy="skip", **options):
+    make = transforms.MakeFace(SCHEME, 32)
+    unreadable = pipeline.Unreadable(policy)
+    found = list(pipeline.evaluation_batches(faces, make, batch_size=batch_size, unreadable=unreadable, **options))
+    return found, unreadable
+
+
+def take(iterator, count):
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return batches
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_batches_hold_what_the_table_says():
+    batch = take(training(Faces())[0], 1)[0]
+    sizes = {"S": 32, "K": 4, "F": 0}
+    assert batch.keys() == batch_table.FIELDS.keys()
+    for name, field in batch_table.FIELDS.items():
+        assert batch[name].dtype == field.dtype
+        assert batch[name].shape == (4, *(sizes.get(n, n) for n in field.shape))
+
+
+def test_order_and_augmentation_do_not_depend_on_threads_or_hosts():
+    whole = take(training(Faces(), threads=1)[0], 3)
+    assert_equal(whole[2], take(training(Faces(), threads=4)[0], 3)[2])
+    shares = [take(training(Faces(), host=h, hosts=2)[0], 3) for h in range(2)]
+    for n in range(3):
+        assert_equal({k: v[::2] for k, v in whole[n].items()}, shares[0][n])
+        assert_equal({k: v[1::2] for k, v in whole[n].items()}, shares[1][n])
+
+
+def test_seed_changes_order_and_every_epoch_differs():
+    images = [b["image"] for b in take(training(Faces(4))[0], 3)]
+    assert (images[0] != images[1]).any() and (images[1] != images[2]).any()
+    assert (take(training(Faces(4), seed=4)[0], 1)[0]["image"] != images[0]).any()
+
+
+def test_every_face_comes_once_an_epoch():
+    norms = np.concatenate([b["crop_to_image"][:, :, 2].sum(1) for b in take(training(Faces(8))[0], 2)])
+    make = transforms.MakeFace(SCHEME, 32)  # no augmentation: the offset tells which face it is
+    iterator = pipeline.training_batches(Faces(8), make, batch_size=4, seed=0, unreadable=pipeline.Unreadable("error"))
+    offsets = np.concatenate([b["crop_to_image"][:, 0, 2] for b in take(iterator, 2)])
+    assert len(np.unique(np.round(offsets, 3))) == 8 and len(norms) == 8
+
+
+def test_resume_in_mid_epoch_is_exact():
+    iterator, _ = training(Faces(10))
+    take_two = [next(iterator), next(iterator)]
+    state = iterator.get_state()
+    expected = [next(iterator) for _ in range(3)]
+    iterator.close()
+    fresh, _ = training(Faces(10))
+    fresh.set_state(state)
+    for a, b in zip(expected, take(fresh, 3), strict=True):
+        assert_equal(a, b)
+    assert (take_two[0]["image"] != expected[0]["image"]).any()
+
+
+def test_last_evaluation_batch_is_padded_never_dropped():
+    batches, _ = evaluation(Faces(10))
+    assert [len(b["key"]) for b in batches] == [4, 4, 4]
+    np.testing.assert_array_equal(batches[-1]["mask"], [1, 1, 0, 0])
+    np.testing.assert_array_equal(batches[-1]["counted"], [1, 1, 0, 0])
+    assert [k for b in batches for k in b["key"]] == [*(f"face{n}" for n in range(10)), "", ""]
+
+
+def test_hosts_share_an_evaluation():
+    shares = [evaluation(Faces(10), host=h, hosts=2)[0] for h in range(2)]
+    keys = [[k for b in share for k, c in zip(b["key"], b["counted"], strict=True) if c] for share in shares]
+    assert keys == [[f"face{n}" for n in range(h, 10, 2)] for h in range(2)]
+
+
+def test_unreadable_evaluation_face_keeps_its_row():
+    batches, unreadable = evaluation(Faces(6, broken=(1, 4)))
+    mask, counted = (np.concatenate([b[name] for b in batches]) for name in ("mask", "counted"))
+    np.testing.assert_array_equal(mask, [1, 0, 1, 1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(counted, [1, 1, 1, 1, 1, 1, 0, 0])
+    assert unreadable.keys() == ["face1", "face4"]
+
+
+def test_unreadable_training_record_is_replaced_by_the_next_valid_one():
+    make = transforms.MakeFace(SCHEME, 32)
+    unreadable = pipeline.Unreadable("skip")
+    iterator = pipeline.training_batches(Faces(4, broken=(1, 2)), make, batch_size=4, seed=0, unreadable=unreadable)
+    offsets = np.sort(np.round(take(iterator, 1)[0]["crop_to_image"][:, 0, 2], 3))
+    valid = {n: np.round(make(f, transforms.decode(f), None)["crop_to_image"][0, 2], 3) for n, f in enumerate(Faces(4))}
+    np.testing.assert_array_equal(offsets, np.sort([valid[0], valid[3], valid[3], valid[3]]))
+    assert unreadable.keys() == ["face1", "face2"]
+
+
+@pytest.mark.parametrize("start", [lambda: evaluation(Faces(6, broken=(1,)), policy="error"),
+                                   lambda: take(training(Faces(6, broken=(1,)))[0], 3)])  # fmt: skip
+def test_by_default_an_unreadable_record_is_an_error_with_its_key(start):
+    with pytest.raises((UserError, Exception), match="face1.*on_unreadable"):
+        start()
+
+
+def test_a_set_without_any_readable_image_ends():
+    with pytest.raises(Exception, match="none of the 2 training records"):
+        take(training(Faces(2, broken=(0, 1)), policy="skip")[0], 1)

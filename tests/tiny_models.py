@@ -1,0 +1,34 @@
+"""Landmarkers small enough to compile in a moment."""
+
+import flax.linen as nn
+
+from lmkd.models.landmarker import Landmarker
+from lmkd.ops import heatmaps
+
+
+class TinyBackbone(nn.Module):
+    """Two strided convolutions; a batch norm where `norm` is set."""
+
+    norm: bool = False
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(4, (3, 3), (2, 2))(x)
+        x = nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x) if self.norm else x
+        return [nn.Conv(4, (3, 3), (2, 2))(nn.tanh(x))], {}
+
+
+class TinyHead(nn.Module):
+    """A 1x1 convolution to `points` maps."""
+
+    points: int = 3
+
+    @nn.compact
+    def __call__(self, maps, train):
+        return nn.Conv(self.points, (1, 1))(maps[0]), maps[0]
+
+
+def tiny(norm: bool = False, axis_name: str | None = None, *, points: int = 3) -> Landmarker:
+    """Returns a landmarker of stride 4."""
+    return Landmarker(TinyBackbone(norm, axis_name), TinyHead(points), decode=lambda h: heatmaps.argmax(h, sigma_cells=1.0))
