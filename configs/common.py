@@ -138,8 +138,10 @@ def published_hrnet(s: ConfigDict) -> None:
     """Makes a stage HRNetV2-W18 with the recipe of Sun et al. 2019 (arXiv 1908.07919, landmark code).
 
     60 epochs, batch 16, Adam 1e-4, divided by 10 at epochs 30 and 50, heatmap MSE over all pixels, rotation within 30 degrees
-    with probability 0.6, scale within 25 %, flip. Deviations: points are centred to sub-pixel and decoded so (theirs are cut to
-    whole pixels), and the test averages with the mirrored crop. The loss's scale does not matter to Adam.
+    with probability 0.6, scale within 25 %, flip. Deviations: points are centred to sub-pixel and decoded so (theirs are cut
+    to whole pixels); the test averages with the mirrored crop; the mean leaves out points outside the crop; and the first
+    weights are random unless model.weights names ImageNet's, which the published figures start from. Adam does not mind the
+    loss's scale.
     """
     s.optimizer.name = "adam"
     s.optimizer.learning_rate = 1e-4

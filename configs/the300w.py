@@ -4,8 +4,8 @@
     python -m lmkd.main --config=configs/the300w.py
 
 Published for this network (quoted, other code, crops from the true points): common / challenging / full 2.91 / 5.11 / 3.34
-(Sun et al.'s repository). Not measured here: it needs an accelerator and the whole data set. A partial tree is prepared with --partial,
-and scored by --config.data.test="('the300w:common',)".
+(Sun et al.'s repository). Not measured here: it needs an accelerator and the whole data set. A partial tree takes --partial
+when it is prepared and --config.data.partial here, and is scored by --config.data.test="('the300w:common',)".
 """
 
 from ml_collections import ConfigDict

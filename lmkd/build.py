@@ -22,9 +22,14 @@ from lmkd.models import initialise, landmarker, layers, weights
 from lmkd.ops import heatmaps
 from lmkd.training import checkpoints, loop, optimisers, parallel, state, step
 
+META_FORMAT = 1  # of what a checkpoint says of itself; raise it when `meta` changes its meaning
+
 
 class Loaded(NamedTuple):
-    """A trained landmarker from disk: the module, its variables, its scheme, and the meta it was saved with."""
+    """A trained landmarker from disk: the module, its variables, its scheme, and the meta it was saved with.
+
+    `label` is "best" where a validation chose this step, "last" for the newest one, else "step N".
+    """
 
     model: landmarker.Landmarker
     variables: dict[str, Any]
@@ -32,6 +37,7 @@ class Loaded(NamedTuple):
     config: ConfigDict
     meta: dict[str, Any]
     folder: Path
+    label: str
 
 
 def prepare_device(config: ConfigDict) -> None:
@@ -46,28 +52,34 @@ def prepare_device(config: ConfigDict) -> None:
 
 
 def prepare_data(config: ConfigDict) -> None:
-    """Prepares every data set of the config that is not prepared yet and that can be: drawn ones, and ones in `manual_dirs`.
+    """Prepares the config's data sets that are not prepared yet and that can be: drawn ones, and ones in `manual_dirs`.
+
+    Every split is then pinned to the preparation that is read ("the300w:train" becomes "the300w/complete:train"), so that
+    the kept config says which data a run saw and a run never goes on with others.
 
     Raises:
       UserError: a set is missing and nothing says where its files are; the message has the command that prepares it.
     """
-    done = set()
-    for reference in (*config.data.train, *config.data.validation, *config.data.test):
-        name, config_name, _ = reading.parse(reference)
-        if (name, config_name) in done:
-            continue
-        done.add((name, config_name))
+    pinned: dict[tuple[str, str | None], str] = {}
+    data_dir = config.data.data_dir or None
+    for name, config_name, _ in map(reading.parse, (*config.data.train, *config.data.validation, *config.data.test)):
         manual = config.data.manual_dirs.get(name, "")
-        if name == "synthetic_faces" or manual:
-            preparation.prepare(
+        if (name, config_name) in pinned:
+            continue
+        if name == "synthetic_faces" or (manual and config_name is None):
+            done = preparation.prepare(
                 name,
-                data_dir=config.data.data_dir or None,
+                data_dir=data_dir,
                 manual_dir=manual or None,
                 partial=bool(config.data.partial and manual),
                 config_name=config_name,
             )
+            pinned[name, config_name] = done.config_name
         else:
-            preparation.locate(name, config_name, config.data.data_dir or None)
+            pinned[name, config_name] = preparation.locate(name, config_name, data_dir).builder_config.name
+    for key in ("train", "validation", "test"):
+        parts = map(reading.parse, config.data[key])
+        config.data[key] = tuple(f"{name}/{pinned[name, config_name]}:{split}" for name, config_name, split in parts)
 
 
 def records(config: ConfigDict, splits: tuple[str, ...]) -> reading.Records:
@@ -230,12 +242,13 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any) -> St
         "meta": meta(config, name, source),
         "options": loop.LoopOptions(
             total_steps=steps(train.length),
-            log_steps=steps(train.log_every) or 1,
-            validate_steps=steps(train.validate_every) or 1,
-            save_steps=steps(train.save_every) or 1,
+            log_steps=steps(train.log_every),
+            validate_steps=steps(train.validate_every),
+            save_steps=steps(train.save_every),
             batch_size=train.batch_size,
             micro_batches=train.micro_batches,
         ),
+        "notes": lambda: {"unreadable_records": len(found)} if (found := unreadable.keys()) else {},
     }
     return Stage(net, source.scheme, arguments, unreadable, source.provenance)
 
@@ -243,7 +256,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any) -> St
 def meta(config: ConfigDict, name: str, source: reading.Records) -> dict[str, Any]:
     """What a checkpoint carries, so that its path is enough to use it."""
     return {
-        "format": 1,
+        "format": META_FORMAT,
         "stage": name,
         "config": json.loads(configs.to_json(config)),
         "scheme": json.loads(source.scheme.to_json()),
@@ -281,10 +294,12 @@ def load(path: str | Path, which: str = "best") -> Loaded:
     """Loads a trained landmarker from a workdir, a stage's folder or a step's folder; nothing else is needed."""
     folder = checkpoints.find_step(Path(path), which)
     variables, kept = checkpoints.load(folder)
+    if kept.get("format") != META_FORMAT:
+        raise UserError(f"{folder} was written in format {kept.get('format')}; this version reads {META_FORMAT}")
     config = configs.from_json(json.dumps(kept["config"]))
     scheme = schemes.from_json(json.dumps(kept["scheme"]))
     net = model(config.stage[kept["stage"]], config, scheme)
-    return Loaded(net, variables, scheme, config, kept, folder)
+    return Loaded(net, variables, scheme, config, kept, folder, checkpoints.label(folder))
 
 
 def training_data(loaded: Loaded) -> tuple[reading.Provenance, ...]:

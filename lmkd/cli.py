@@ -23,12 +23,7 @@ def run(main: Callable[[], None], *, needs_config: bool = False, argv: Sequence[
     """Parses the flags, calls `main`, and turns what goes wrong into one clear message and an exit status."""
     argv = list(sys.argv if argv is None else argv)
     try:
-        argv = [_resolved(a) for a in argv]
-        left = flags.FLAGS(argv)
-        if len(left) > 1:
-            raise UserError(f"unexpected argument {left[1]!r}; options are written --name=value (--help lists them)")
-        if needs_config and flags.FLAGS.config is None:
-            raise UserError("which experiment? --config=configs/quickstart.py, for one")
+        _parse(argv, needs_config)
         main()
     except Interrupted as stopped:
         print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
@@ -39,11 +34,26 @@ def run(main: Callable[[], None], *, needs_config: bool = False, argv: Sequence[
     except (UserError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except (AttributeError, KeyError, TypeError) as error:
-        if not _from_flags(error):
+
+
+def _parse(argv: list[str], needs_config: bool) -> None:
+    """Parses the flags; whatever ml_collections says of a wrong override becomes a `UserError`."""
+    for n, word in enumerate(argv[:-1]):
+        if word in ("--config", "-config"):  # "--config PATH" is "--config=PATH"
+            argv[n : n + 2] = [f"--config={argv[n + 1]}"]
+            break
+    argv[:] = [_resolved(word) for word in argv]
+    try:
+        left = flags.FLAGS(argv)
+        if len(left) > 1:
+            raise UserError(f"unexpected argument {left[1]!r}; options are written --name=value (--help lists them)")
+        if needs_config and flags.FLAGS.config is None:
+            raise UserError("which experiment? --config=configs/quickstart.py, for one")
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, UserError):
             raise
-        print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
-        sys.exit(2)
+        told = error.args[0] if error.args else error
+        raise UserError(f"a --config.KEY=VALUE override does not fit the config: {told}") from error
 
 
 def quiet() -> None:
@@ -57,13 +67,7 @@ def _resolved(argument: str) -> str:
         return "--nofaces"
     for prefix in ("--config=", "-config="):
         if argument.startswith(prefix):
-            return prefix + configs.resolve_path(argument.removeprefix(prefix))
+            found = configs.resolve_path(argument.removeprefix(prefix))
+            configs.load(found)  # so that its own errors come as they are, not wrapped by the flags
+            return prefix + found
     return argument
-
-
-def _from_flags(error: BaseException) -> bool:
-    """True where an error rose inside ml_collections: a wrong key or a value of a wrong type in an override."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and "ml_collections" in trace.tb_frame.f_code.co_filename

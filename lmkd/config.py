@@ -27,7 +27,8 @@ LENGTH_UNITS = ("steps", "epochs", "examples")
 NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1")  # terms on logits
 # What may change between the start of a stage and its continuation: it has no influence on the trained parameters.
 FREE_TO_CHANGE = (
-    "evaluation.", "runtime.", "expected", "stages", "data.data_dir", "data.manual_dirs.", "data.partial", "data.test",
+    "evaluation.", "runtime.compilation_cache", "runtime.faces_in_report", "expected", "stages", "data.data_dir",
+    "data.manual_dirs.", "data.partial", "data.test",
     "data.threads", "train.log_every", "train.save_every", "train.validate_every", "data.validation",
 )  # fmt: skip
 
@@ -144,8 +145,9 @@ def _data(config: ConfigDict) -> Iterator[str]:
 
 def _augment(config: ConfigDict) -> Iterator[str]:
     for key, value in config.augment.items():
-        if value < 0 or (key.endswith("_p") and value > 1) or (key == "scale" and value >= 1):
-            yield f"config.augment.{key}: {value} is out of range ({'0 to 1' if key != 'rotation_deg' else '0 and up'})"
+        most = 180 if key == "rotation_deg" else 1
+        if not 0 <= value <= most or (key == "scale" and value == 1):
+            yield f"config.augment.{key}: {value} is out of range (0 to {most})"
 
 
 def _rest(config: ConfigDict) -> Iterator[str]:
@@ -155,18 +157,25 @@ def _rest(config: ConfigDict) -> Iterator[str]:
         yield str(unknown("dtype", config.runtime.dtype, DTYPES, "config.runtime.dtype"))
     yield from _at_least(config.heatmap, "config.heatmap", sigma_cells=0.1)
     yield from _at_least(config.evaluation, "config.evaluation", batch_size=1)
+    yield from _at_least(config, "config", seed=0)
+    if not all(t > 0 for t in config.evaluation.thresholds):
+        yield f"config.evaluation.thresholds: {config.evaluation.thresholds} must be above 0 (fractions: 0.08 is 8 %)"
 
 
 def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     model, train = stage.model, stage.train
     for part in ("backbone", "head"):
-        yield from _plugin("lmkd.models", model[part], model[f"{part}_options"], part, f"{where}.model.{part}")
+        at = f"{where}.model.{part}"
+        yield from _plugin("lmkd.models", model[part], model[f"{part}_options"], part, at, f"{at}_options")
+    if model.weights and not Path(model.weights).is_file():
+        yield f"{where}.model.weights: there is no file {model.weights}"
     if model.heatmap_activation not in ACTIVATIONS:
         yield str(unknown("activation", model.heatmap_activation, ACTIVATIONS, f"{where}.model.heatmap_activation"))
     if not stage.terms:
         yield f"{where}.terms is empty: there is nothing to train on"
     for name, term in stage.terms.items():
-        yield from _plugin("lmkd.distill.terms", term.type, term.options, "term", f"{where}.terms.{name}")
+        at = f"{where}.terms.{name}"
+        yield from _plugin("lmkd.distill.terms", term.type, term.options, "term", f"{at}.type", f"{at}.options")
         if str(term.type).endswith(NEEDS_SOFTMAX) and model.heatmap_activation != "softmax":
             yield f"{where}.terms.{name}: {term.type} needs {where}.model.heatmap_activation='softmax'"
     for key, valid in (("name", optimisers.OPTIMISERS), ("schedule", optimisers.SCHEDULES)):
@@ -174,8 +183,13 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
             yield str(unknown(f"optimizer {key}", stage.optimizer[key], valid, f"{where}.optimizer.{key}"))
     yield from _at_least(train, f"{where}.train", batch_size=1, micro_batches=1, ema_decay=0.0)
     yield from _at_least(stage.optimizer, f"{where}.optimizer", learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
-    if not 0 <= train.ema_decay < 1:
-        yield f"{where}.train.ema_decay: {train.ema_decay} is not within 0 and 1"
+    shares = {f"{where}.train.{k}": train[k] for k in ("ema_decay", "norm_momentum")}
+    shares |= {f"{where}.optimizer.{k}": stage.optimizer[k] for k in ("momentum", "b2")}
+    for key, value in shares.items():
+        if not 0 <= value < 1:
+            yield f"{key}: {value} is not within 0 and 1"
+    if stage.optimizer.name == "adam" and stage.optimizer.weight_decay:
+        yield f"{where}.optimizer.weight_decay has no effect with 'adam': take 'adamw', or 0"
     if train.micro_batches >= 1 and train.batch_size % train.micro_batches:
         yield f"{where}.train.batch_size: {train.batch_size} does not divide into {train.micro_batches} micro_batches"
     lengths = {f"{where}.train.{k}": train[k] for k in ("length", "log_every", "validate_every", "save_every")}
@@ -183,17 +197,20 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     lengths |= {f"{where}.optimizer.boundaries[{i}]": b for i, b in enumerate(stage.optimizer.boundaries)}
     for name, term in stage.terms.items():
         lengths |= {f"{where}.terms.{name}.schedule.{k}": term.schedule[k] for k in ("begin", "ramp")}
+    for key in ("length", "log_every", "validate_every", "save_every"):
+        if re.match(r"[0.]+ ", str(train[key])):
+            yield f"{where}.train.{key}: {train[key]!r} is no time at all; give at least '1 step'"
     for key, text in lengths.items():
         yield from _problem(functools.partial(length_in_steps, text, faces=1, batch_size=1, where=key), "")
 
 
-def _plugin(package: str, name: str, options: ConfigDict, kind: str, where: str) -> Iterator[str]:
+def _plugin(package: str, name: str, options: ConfigDict, kind: str, where: str, options_at: str) -> Iterator[str]:
     try:
         found = plugins.resolve(package, name, kind=kind, where=where)
     except UserError as error:
         yield str(error)
         return
-    yield from plugins.check_options(found, dict(options), kind=f"{kind} {name}", where=f"{where}_options")
+    yield from plugins.check_options(found, dict(options), kind=f"{kind} {name}", where=options_at)
 
 
 def _at_least(part: ConfigDict, where: str, **bounds: float) -> Iterator[str]:

@@ -22,7 +22,7 @@ _WHICH = flags.DEFINE_string("which", "best", "best or latest checkpoint.")
 _DATA = flags.DEFINE_multi_string("data", [], "Split NAME[/CONFIG]:SPLIT; may be given several times.")
 _CROP = flags.DEFINE_multi_string("crop", [], "Crop protocol, landmarks or rectangle; may be given several times.")
 _NORMALISER = flags.DEFINE_string("normaliser", "", "inter_ocular, inter_pupil, box, ...; the scheme's default by default.")
-_FLIP_TEST = flags.DEFINE_bool("flip_test", True, "Average with the mirrored crop.")
+_FLIP_TEST = flags.DEFINE_bool("flip_test", None, "Average with the mirrored crop; the model's config decides by default.")
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Faces at once; the model's config's by default.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for faces_*.csv, results.json and report.html.")
@@ -43,7 +43,7 @@ def main() -> None:
     config = loaded.config
     config.data.data_dir = _DATA_DIR.value or config.data.data_dir
     config.scheme = ""  # every set in its own scheme: points that the model lacks cannot be scored anyway
-    config.evaluation.flip_test = _FLIP_TEST.value
+    config.evaluation.flip_test = config.evaluation.flip_test if _FLIP_TEST.value is None else _FLIP_TEST.value
     config.evaluation.normaliser = _NORMALISER.value or config.evaluation.normaliser
     config.evaluation.batch_size = _BATCH.value or config.evaluation.batch_size
     crops = _CROP.value or list(config.data.test_crops)
@@ -59,8 +59,8 @@ def main() -> None:
             config,
             reference,
             crop=crop,
-            checkpoint="last" if _WHICH.value == "latest" else "best",
-            step=int(loaded.folder.name),
+            checkpoint=loaded.label,
+            step=int(loaded.folder.name) if loaded.folder.name.isdigit() else None,
             provenance=f"trained on {scoring.trained_on(build.training_data(loaded))}",
             pictures=bool(_OUTPUT.value) and _FACES.value,
         )

@@ -40,6 +40,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
     configs.check(config)
     build.prepare_device(config)
     build.prepare_data(config)
+    scoring.check_scorable(config)
     workdir.mkdir(parents=True, exist_ok=True)
     trained = [_train_stage(config, name, workdir / name) for name in config.stages]
     _write_text(workdir / "config.json", configs.to_json(config))
@@ -62,8 +63,12 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
     print(
         f"{options.total_steps} steps of {options.batch_size} faces on {jax.device_count()} {jax.default_backend()} device(s)"
     )
+    (folder.parent / "results.json").unlink(missing_ok=True)  # what it says is not of the network that comes now
     begun = time.monotonic()
-    loop.run(**built.arguments)
+    try:
+        loop.run(**built.arguments)
+    finally:
+        built.arguments["iterator"].close()
     summary = {
         "name": name,
         "steps": options.total_steps,
@@ -108,7 +113,8 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
             results += [s.result for s in scored]
             notices += scoring.notices(scored)
             pictures += [(s.result, s.pictures) for s in scored if s.pictures]
-    first = headline(results)
+    of_last_stage = [r for r in results if r.name.startswith(f"{trained[-1]['name']} on ")]
+    first = headline(of_last_stage)
     shown: Sequence[FacePicture] = next((p for r, p in pictures if r is first), [])
     summary = summary_text(results) if results else "no test split was scored"
     used = {p.text(): p for reference in config.data.test for p in build.records(config, (reference,)).provenance}

@@ -38,8 +38,10 @@ def main() -> None:
 
 def _run_name() -> str:
     """runs/<config>, with the variant where there is one: "quickstart", "quickstart_smoke"."""
-    given = next((a.split("=", 1)[1] for a in reversed(sys.argv[1:]) if a.lstrip("-").startswith("config=")), "run")
-    path, _, variant = given.partition(":")
+    words = [w.removeprefix("-").removeprefix("-") for w in sys.argv[1:]]
+    after_space = [words[n + 1] for n, w in enumerate(words[:-1]) if w == "config"]
+    given = [w.removeprefix("config=") for w in words if w.startswith("config=")] + after_space
+    path, _, variant = given[-1].partition(":")
     return Path(path).stem + (f"_{variant}" if variant else "")
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmkd import build
+from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.core.schemes import Scheme
-from lmkd.data import pipeline, reading
+from lmkd.data import pipeline, reading, transforms
 from lmkd.evaluation import evaluator, faces, rows, scores
 from lmkd.evaluation.content import DatasetProvenance, Result
 from lmkd.models.landmarker import Landmarker
@@ -47,6 +48,8 @@ def score_split(
       pictures: also cuts out the best, median and worst faces.
     """
     source = build.records(config, (reference,))
+    if source.scheme.name != scheme.name and scheme.name in source.scheme.subsets:
+        source = reading.InScheme(source, scheme.name)  # the set has more points than the network: those that it has
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
     variables = parallel.replicate(variables)
     found = _rows(net, variables, scheme, config, source, unreadable, crop=crop, flip_test=config.evaluation.flip_test)
@@ -72,6 +75,35 @@ def score_split(
     )
     shown = _pictures(config, source, unreadable, result, crop) if pictures else []
     return Scored(result, shown, unreadable.keys())
+
+
+def check_scorable(config: ConfigDict) -> None:
+    """Looks before training at what the end needs: splits, schemes, normaliser, crops. Nothing is decoded.
+
+    Raises:
+      UserError: all problems together.
+    """
+    problems: list[str] = []
+    data, normaliser = config.data, config.evaluation.normaliser
+    trained = build.records(config, data.train)
+    wanted = [(trained, "config.data.train", (data.crop,))]
+    for key, crops in (("validation", (data.crop,)), ("test", data.test_crops)):
+        for reference in data[key]:
+            try:
+                wanted.append((build.records(config, (reference,)), f"config.data.{key} {reference}", crops))
+            except UserError as error:
+                problems.append(str(error))
+    for source, where, crops in wanted:
+        names = source.scheme.normaliser_names()
+        if normaliser and normaliser not in names:
+            problems.append(str(unknown("normaliser", normaliser, names, f"config.evaluation.normaliser, {where}")))
+        try:
+            trained.scheme.subset_indices(source.scheme.name)
+            for crop in crops:
+                transforms.CropProtocol(crop, data.crop_scale).square(source[0])
+        except UserError as error:
+            problems.append(f"{where}: {error}")
+    report_together(problems, "the data do not fit the config")
 
 
 def validator(config: ConfigDict) -> Any:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from lmkd.configs import common
+from lmkd.data import preparation
+from lmkd.data_builders.synthetic_faces import drawing
 
 EXPERIMENTS = sorted(p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in ("__init__", "common"))
 
@@ -43,7 +45,7 @@ def test_one_command_trains_scores_and_reports(trained):
     report = (workdir / "report.html").read_text()
     assert "data:image/jpeg" in report and "synthetic_faces:train, 48 faces" in report
     assert f"report: {workdir / 'report.html'}" in done.stdout
-    assert sum(1 for _ in next(workdir.glob("faces_*.csv")).open()) == 17
+    assert len(next(workdir.glob("faces_*.csv")).read_text().splitlines()) == 17
     assert list((workdir / "student" / "events").iterdir())
 
 
@@ -67,18 +69,13 @@ def test_evaluate_scores_a_path_and_nothing_else(trained, data_dir, tmp_path):
     workdir, _ = trained
     output = tmp_path / "out"
     done = door(
-        "evaluate", f"--model={workdir}", "--which=latest", f"--data_dir={data_dir}", "--data=synthetic_faces/tiny:test",
-        "--crop=rectangle", "--normaliser=box", f"--output={output}", "--no_faces", cwd=tmp_path,
-    )  # fmt: skip
-    # A model of 68 points cannot be scored on 98; the message says which points there are.
-    assert done.returncode == 2 and "wflw98" in done.stderr
-    done = door(
         "evaluate", f"--model={workdir}", "--which=latest", f"--data_dir={data_dir}", "--crop=rectangle", "--normaliser=box",
         f"--output={output}", "--no_faces", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads((output / "results.json").read_text())[0]
     assert result["normaliser"] == "box" and result["crop_protocol"].startswith("rectangle") and result["evaluated"] == 16
+    assert result["checkpoint"] == "best" and result["step"] == 6
     assert "data:image/jpeg" not in (output / "report.html").read_text()
 
 
@@ -93,6 +90,8 @@ def test_every_config_runs_in_its_smoke_form(name, data_dir, tmp_path):
     "arguments,parts",
     [
         (["--config=configs/quickstrat.py"], ["Did you mean 'quickstart.py'"]),
+        (["--config", "configs/quickstrat.py"], ["Did you mean 'quickstart.py'"]),
+        (["--config=configs/quickstart.py:smok"], ["Did you mean 'smoke'"]),
         (["--config=configs/quickstart.py", "--config.data.imgae_px=64"], ["image_px"]),
         (["--config=configs/quickstart.py", "--config.data.image_px=large"], ["image_px"]),
         (["--config=configs/quickstart.py", "--config.heatmap.decoder=darc"], ["Did you mean 'dark'"]),
@@ -101,7 +100,7 @@ def test_every_config_runs_in_its_smoke_form(name, data_dir, tmp_path):
         (["--config=configs/wflw.py"], ["wflw", "python -m lmkd.prepare --dataset=wflw"]),
         ([], ["--config=configs/quickstart.py"]),
     ],
-    ids=["file", "key", "type", "value", "flag", "argument", "data", "nothing"],
+    ids=["file", "file_after_a_space", "variant", "key", "type", "value", "flag", "argument", "data", "nothing"],
 )
 def test_what_is_wrong_is_told_in_one_clear_message(arguments, parts, tmp_path):
     done = door("main", *arguments, f"--data_dir={tmp_path / 'none'}", cwd=tmp_path)
@@ -110,3 +109,35 @@ def test_what_is_wrong_is_told_in_one_clear_message(arguments, parts, tmp_path):
     for part in parts:
         assert part in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_split_or_normaliser_is_told_before_training(trained, data_dir, tmp_path):
+    done = door(
+        "main", "--config=configs/quickstart.py:smoke", "--config.evaluation.normaliser=inter_occular",
+        "--config.data.test=('synthetic_faces/tiny_68:tset',)", f"--data_dir={data_dir}", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "Did you mean 'inter_ocular'" in done.stderr and "Did you mean 'test'" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_image_is_one_clear_message_or_counted(data_dir, tmp_path, monkeypatch):
+    # As a failing disk would leave them; the strict builders would not have let such an image in.
+    whole = drawing._draw_record
+
+    def damaged(seed, index, size_px):
+        record = whole(seed, index, size_px)
+        return record._replace(jpeg=b"no image") if index % 8 == 3 else record
+
+    monkeypatch.setattr(drawing, "_draw_record", damaged)
+    preparation.prepare("synthetic_faces", config_name="tiny_68", data_dir=str(tmp_path / "tfds"), progress=False)
+    command = ["main", "--config=configs/quickstart.py:smoke", f"--data_dir={tmp_path / 'tfds'}", "--no_faces"]
+    done = door(*command, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "the image cannot be decoded" in done.stderr and "on_unreadable='skip'" in done.stderr
+    done = door(*command, "--config.data.on_unreadable=skip", "--workdir=skipped", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "skipped" / "results.json").read_text())["results"][0]
+    assert (result["evaluated"], result["skipped"]) == (14, 2)
+    report = (tmp_path / "skipped" / "report.html").read_text()
+    assert "2 unreadable faces skipped" in report and "6 unreadable training records were replaced" in report

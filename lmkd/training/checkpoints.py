@@ -35,6 +35,8 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
+            best_fn=lambda m: m[METRIC],  # without it Orbax writes no metrics to disk; the policy decides what stays
+            best_mode="min",
             enable_async_checkpointing=asynchronous,
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
@@ -105,13 +107,26 @@ def find_step(path: Path, which: str = "best") -> Path:
         raise UserError(
             f"{path} holds no checkpoint: expected a workdir, a stage's folder or a step's folder of `python -m lmkd.main`"
         )
+    steps, best = _steps(folder)
+    if not steps:
+        raise UserError(f"{folder} holds no complete checkpoint")
+    step = best if which == "best" and best is not None else steps[-1]
+    return next(p for p in folder.iterdir() if re.fullmatch(rf"0*{step}", p.name))
+
+
+def label(step_folder: Path) -> str:
+    """Says what a step's folder is among its neighbours: "best" (a validation chose it), "last", or "step N"."""
+    steps, best = _steps(step_folder.parent) if step_folder.parent.name == "checkpoints" else ([], None)
+    known = {str(best): "best"} | ({str(steps[-1]): "last"} if steps and steps[-1] != best else {})
+    return known.get(step_folder.name.lstrip("0"), f"step {step_folder.name}")
+
+
+def _steps(folder: Path) -> tuple[list[int], int | None]:
+    """The complete steps, sorted, and the one with the lowest validation error, where any was validated."""
     with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
         steps = sorted(manager.all_steps())
-        if not steps:
-            raise UserError(f"{folder} holds no complete checkpoint")
         scored = {s: m[METRIC] for s in steps if (m := manager.metrics(s)) is not None}
-    step = min(scored, key=scored.__getitem__) if which == "best" and scored else steps[-1]
-    return next(p for p in folder.iterdir() if re.fullmatch(rf"0*{step}", p.name))
+    return steps, min(scored, key=scored.__getitem__) if scored else None
 
 
 def load(step_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -70,11 +70,13 @@ def run(
     validate: Callable[[Mapping[str, Any]], float] | None,
     meta: Mapping[str, Any],
     options: LoopOptions,
+    notes: Callable[[], dict[str, float]] = dict,
 ) -> TrainState:
     """Trains one stage from its newest checkpoint, or from `state`, to its last step, and returns the final state.
 
     The order of operations matters: metrics are checked before anything is saved, so that a checkpoint is never written
-    from a loss that is not finite; and the iterator is saved after the step that used its last batch.
+    from a loss that is not finite; and the iterator is saved after the step that used its last batch. `notes` gives figures
+    from outside the step (unreadable records so far) to log with each row.
 
     Raises:
       Interrupted: asked to stop; the state is saved.
@@ -99,28 +101,27 @@ def run(
                 step += 1
                 pending.append((step, metrics))
                 progress.update()
+                stopping = stop.signal_number  # read once: a signal that comes later belongs to the next step
                 last = step == options.total_steps
                 due_validation = validate is not None and (last or step % options.validate_steps == 0)
-                due_save = last or due_validation or step % options.save_steps == 0 or stop.signal_number is not None
+                due_save = last or due_validation or step % options.save_steps == 0 or stopping is not None
                 if due_save or step % options.log_steps == 0:
                     values = _checked(pending, checkpoints, folder)
                     seconds = time.monotonic() - clock
                     values["faces_per_second"] = len(pending) * options.batch_size / max(seconds, 1e-9)
                     pending = []
-                    log.write(step, values)
+                    # Who asked to stop does not want to wait for a validation, unless it is the last one.
+                    scored = due_validation and (last or stopping is None)
+                    if scored:
+                        nme = values["validation/nme"] = validate(inference_variables(state))  # type: ignore[misc]
+                    log.write(step, values | notes())
                     progress.show(values["loss"], nme)
+                    if due_save:
+                        checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)
                     clock = time.monotonic()
-                # Who asked to stop does not want to wait for a validation, unless it is the last one.
-                scored = due_validation and (last or stop.signal_number is None)
-                if scored:
-                    nme = validate(inference_variables(state))  # type: ignore[misc]
-                    log.write(step, {"validation/nme": nme})
-                    clock = time.monotonic()
-                if due_save:
-                    checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)
-                if stop.signal_number is not None and not last:
+                if stopping is not None:
                     checkpoints.wait()
-                    raise Interrupted(stop.signal_number, step)
+                    raise Interrupted(stopping, step)
     finally:
         progress.close()
         log.close()

@@ -94,8 +94,8 @@ def test_files_do_not_depend_on_the_workers(tmp_path, monkeypatch):
 def test_shipped_configs():
     found = {c.name: (c.size_px, tuple(c.counts.values()), c.scheme) for c in Builder.BUILDER_CONFIGS}
     assert found == {
-        "quickstart": (128, (4000, 400, 500), "wflw98"),
-        "quickstart_68": (128, (4000, 400, 500), "300w68"),
+        "quickstart": (128, (2400, 200, 300), "wflw98"),
+        "quickstart_68": (128, (2400, 200, 300), "300w68"),
         "tiny": (96, (48, 16, 16), "wflw98"),
         "tiny_68": (96, (48, 16, 16), "300w68"),
         "full": (256, (20000, 1000, 2000), "wflw98"),
