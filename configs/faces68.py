@@ -30,6 +30,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.augment.blur_p = 0.15
     config.augment.grey_p = 0.1
     config.augment.occlusion_p = 0.2
+    config.expected = "NME about 4.0 % on 300W common, from 2012 of 3148 training images; 55 minutes on two cores"
     s = config.stage.student
     common.slim_hrnet(s)
     s.train.length = "6000 steps"
