@@ -44,9 +44,8 @@ def prepare_device(config: ConfigDict) -> None:
     """Switches the persistent compilation cache on, as the config says."""
     cache = config.runtime.compilation_cache
     if cache == "auto":  # JAX_COMPILATION_CACHE_DIR goes before the user's cache folder
-        cache = jax.config.jax_compilation_cache_dir or str(
-            Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmkd" / "compiled"
-        )
+        own = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmkd" / "compiled"
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(own)
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
