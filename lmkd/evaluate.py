@@ -8,7 +8,6 @@ points that the two share. With --output it writes `faces_*.csv`, `results.json`
 """
 
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -53,14 +52,11 @@ def main() -> None:
     build.prepare_device(config)
     scored = [
         scoring.score_split(
-            loaded.model,
-            loaded.variables,
-            loaded.scheme,
+            loaded,
             config,
             reference,
             crop=crop,
             checkpoint=loaded.label,
-            step=int(loaded.folder.name) if loaded.folder.name.isdigit() else None,
             provenance=f"trained on {scoring.trained_on(build.training_data(loaded))}",
             pictures=bool(_OUTPUT.value) and _FACES.value,
         )
@@ -75,7 +71,7 @@ def main() -> None:
 def _write(folder: Path, loaded, config, scored) -> None:
     from lmkd import build, scoring
     from lmkd import config as configs
-    from lmkd.evaluation import report, rows
+    from lmkd.evaluation import report
     from lmkd.evaluation.content import ReportContent, headline
     from lmkd.evaluation.files import whole_file
     from lmkd.models import cost
@@ -83,8 +79,7 @@ def _write(folder: Path, loaded, config, scored) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = [s.result for s in scored]
     for r in results:
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{r.name}_{r.crop_protocol}")
-        rows.write_csv(folder / f"faces_{name}.csv", r.rows, r.scheme, r.flags)
+        scoring.write_faces(folder, f"{r.name}_{r.crop_protocol}", r)
     with whole_file(folder / "results.json") as file:
         file.write(json.dumps(scoring.numbers(results), indent=1))
     first = headline(results)

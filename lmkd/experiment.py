@@ -7,7 +7,6 @@
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from lmkd import build, scoring
 from lmkd import config as configs
 from lmkd.core.errors import UserError
 from lmkd.data.reading import Provenance
-from lmkd.evaluation import report, rows
+from lmkd.evaluation import report
 from lmkd.evaluation.content import ReportContent, headline
 from lmkd.evaluation.faces import FacePicture
 from lmkd.evaluation.files import whole_file
@@ -145,19 +144,15 @@ def _score_checkpoint(config, stage: str, label: str, folder: Path, text: str, w
     for reference in config.data.test:
         for crop in config.data.test_crops:
             found = scoring.score_split(
-                loaded.model,
-                loaded.variables,
-                loaded.scheme,
+                loaded,
                 config,
                 reference,
                 crop=crop,
                 checkpoint=label,
-                step=int(folder.name),
                 provenance=text,
                 pictures=pictures and config.runtime.faces_in_report and not scored,
             )
-            name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{stage}_{reference}_{crop}_{label}")
-            rows.write_csv(workdir / f"faces_{name}.csv", found.result.rows, found.result.scheme, found.result.flags)
+            scoring.write_faces(workdir, f"{stage}_{reference}_{crop}_{label}", found.result)
             scored.append(found._replace(result=found.result._replace(name=f"{stage} on {reference}")))
     return scored
 

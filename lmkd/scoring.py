@@ -1,6 +1,8 @@
 """Scores a landmarker on prepared splits: what `lmkd.main` and `lmkd.evaluate` have in common."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,34 +27,32 @@ class Scored(NamedTuple):
 
 
 def score_split(
-    net: Landmarker,
-    variables: dict[str, Any],
-    scheme: Scheme,
+    loaded: build.Loaded,
     config: ConfigDict,
     reference: str,
     *,
     crop: str,
     checkpoint: str,
-    step: int | None,
     provenance: str,
     pictures: bool = False,
 ) -> Scored:
     """Scores one split under one crop protocol.
 
     Args:
-      net, variables, scheme: the landmarker; where the split is in a scheme that `scheme` contains, those points are scored.
+      loaded: the landmarker; where the split is in a scheme that its own contains, or the other way round, the points that
+        both have are scored.
       config: for the crop, the batch, flip test, normaliser and thresholds.
       reference: NAME[/CONFIG]:SPLIT.
-      checkpoint: "best" or "last", for the report, and its `step`.
+      checkpoint: "best", "last", ... for the report.
       provenance: what the network was trained on, for the report.
       pictures: also cuts out the best, median and worst faces.
     """
-    source = build.records(config, (reference,))
+    source, scheme = build.records(config, (reference,)), loaded.scheme
     if source.scheme.name != scheme.name and scheme.name in source.scheme.subsets:
         source = reading.InScheme(source, scheme.name)  # the set has more points than the network: those that it has
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
-    variables = parallel.replicate(variables)
-    found = _rows(net, variables, scheme, config, source, unreadable, crop=crop, flip_test=config.evaluation.flip_test)
+    predict = build.predictor(loaded.model, scheme, flip_test=config.evaluation.flip_test)
+    found = _rows(predict, parallel.replicate(loaded.variables), scheme, config, source, unreadable, crop=crop)
     scored = scores.score(
         found,
         source.scheme,
@@ -71,7 +71,7 @@ def score_split(
         flags=source.flags,
         provenance=provenance,
         flip_test=bool(config.evaluation.flip_test),
-        step=step,
+        step=int(loaded.folder.name) if loaded.folder.name.isdigit() else None,
     )
     shown = _pictures(config, source, unreadable, result, crop) if pictures else []
     return Scored(result, shown, unreadable.keys())
@@ -115,7 +115,7 @@ def validator(config: ConfigDict) -> Any:
         unreadable = pipeline.Unreadable(config.data.on_unreadable)
 
         def nme_percent(variables: dict[str, Any]) -> float:
-            found = _rows_with(predict, variables, scheme, config, source, unreadable, crop=config.data.crop)
+            found = _rows(predict, variables, scheme, config, source, unreadable, crop=config.data.crop)
             normaliser = config.evaluation.normaliser or None
             return float(100 * np.nanmean(rows.nme_per_face(found, source.scheme, normaliser)))
 
@@ -132,6 +132,11 @@ def datasets(provenance: tuple[reading.Provenance, ...]) -> list[DatasetProvenan
 def trained_on(provenance: tuple[reading.Provenance, ...]) -> str:
     """Says what a network was trained on: "the300w:train, 2012 of 3148 faces + ..."."""
     return " + ".join(p.text() for p in provenance)
+
+
+def write_faces(folder: Path, name: str, result: Result) -> None:
+    """Writes a result's rows to `<folder>/faces_<name>.csv`, the name made fit for a file."""
+    rows.write_csv(folder / f"faces_{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.csv", result.rows, result.scheme, result.flags)
 
 
 def numbers(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -155,12 +160,7 @@ def notices(scored: Sequence[Scored]) -> list[str]:
     return [f"{s.result.name}: {len(s.unreadable)} unreadable faces skipped: {s.unreadable}" for s in scored if s.unreadable]
 
 
-def _rows(net, variables, scheme, config, source, unreadable, *, crop: str, flip_test: bool) -> rows.FaceRows:
-    predict = build.predictor(net, scheme, flip_test=flip_test)
-    return _rows_with(predict, variables, scheme, config, source, unreadable, crop=crop)
-
-
-def _rows_with(predict, variables, scheme, config, source, unreadable, *, crop: str) -> rows.FaceRows:
+def _rows(predict, variables, scheme, config, source, unreadable, *, crop: str) -> rows.FaceRows:
     def predict_batch(batch):
         return predict(variables, batch)
 

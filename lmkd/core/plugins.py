@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 from typing import Any
 
-from lmkd.core.errors import UserError, unknown
+from lmkd.core.errors import unknown
 
 
 def resolve(package: str, name: str, *, kind: str = "plug-in", where: str = "") -> Any:
@@ -56,6 +56,3 @@ def _exists(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
-
-
-__all__ = ["UserError", "check_options", "resolve", "valid_names"]
