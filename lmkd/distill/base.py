@@ -3,14 +3,38 @@
 A term is a frozen dataclass of options with
 
     loss(inputs: TermInputs) -> TermOutput
-    source: str     (class attribute: paper and equation)
+    source: str          (class attribute: paper and equation)
+    teachers: str        (class attribute: "none", "one" or "several" of them are looked at)
 
-Values are one a face, unweighted and unmasked: weights, schedules, masks and sums belong to the recipe.
+and, where it owns variables (an adapter, a critic),
+
+    init(key, inputs) -> TermVariables         (shapes matter, values are drawn anew: models.initialise)
+    critic_loss(inputs) -> TermOutput          (the critic's own objective)
+
+All are pure. Values are one a face, unweighted and unmasked: weights, schedules, masks, sums and stop-gradients belong to the
+recipe. Everything that a term sees stands on the student's grid and in the student's pixels.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from lmkd.models.landmarker import Outputs
+
+TEACHERS = ("none", "one", "several")
+
+
+class TermVariables(NamedTuple):
+    """What a term owns, each a pytree, {} for nothing.
+
+    Attributes:
+      adapter: parameters trained with the student's objective.
+      critic: parameters trained with the term's `critic_loss`.
+      state: what is not trained (running statistics, spectral norms' vectors).
+    """
+
+    adapter: Any = {}
+    critic: Any = {}
+    state: Any = {}
 
 
 class TermInputs(NamedTuple):
@@ -18,33 +42,71 @@ class TermInputs(NamedTuple):
 
     Attributes:
       student: the trained network's `Outputs` on this batch.
-      batch: the device's share of the batch (`core.batch`).
+      teachers: name -> `Outputs` of a frozen teacher on the very same crops: the term's own choice of teachers, in its
+        order. Heatmaps stand on the student's grid, points in the student's pixels; taps keep their size.
+      batch: the device's share of the batch (`core.batch`), seen at the student's size.
       targets: true heatmaps f32 [b, h, w, k] on the student's grid, peak 1 at the sub-pixel centre.
       counts: f32 [b, k], 1 where a point is visible and inside the crop.
-      stride: crop pixels a heatmap cell.
+      stride: the student's pixels a heatmap cell.
       key: a PRNG key of this term and step alone.
+      variables: the term's own.
     """
 
     student: Outputs
-    batch: dict[str, Any]
+    batch: Mapping[str, Any]
     targets: Any
     counts: Any
     stride: float
     key: Any
+    teachers: Mapping[str, Outputs] = {}
+    variables: TermVariables = TermVariables()
+
+    @property
+    def teacher(self) -> Outputs:
+        """The only teacher of a term that looks at one."""
+        (only,) = self.teachers.values()
+        return only
 
 
 class TermOutput(NamedTuple):
-    """What a term gives back: `values` f32 [b], one a face."""
+    """What a term gives back.
+
+    Attributes:
+      values: f32 [b], one a face.
+      state: the term's new `TermVariables.state`; None leaves it as it is.
+      logs: name -> f32 [b], figures to log beside the loss, averaged over faces ("real_accuracy").
+    """
 
     values: Any
+    state: Any = None
+    logs: Mapping[str, Any] = {}
 
 
 @runtime_checkable
 class Term(Protocol):
-    """The protocol of a term."""
+    """The protocol of a term without variables."""
 
     source: str
+    teachers: str
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns one value a face."""
+        ...
+
+
+@runtime_checkable
+class OwnsVariables(Protocol):
+    """A term with variables of its own."""
+
+    def init(self, key: Any, inputs: TermInputs) -> TermVariables:
+        """Returns first variables for inputs of these shapes."""
+        ...
+
+
+@runtime_checkable
+class HasCritic(OwnsVariables, Protocol):
+    """A term whose critic has an objective of its own."""
+
+    def critic_loss(self, inputs: TermInputs) -> TermOutput:
+        """Returns the critic's loss, one value a face."""
         ...
