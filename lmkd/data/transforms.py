@@ -12,6 +12,7 @@ import numpy as np
 from lmkd.core import geometry
 from lmkd.core.errors import UserError, unknown
 from lmkd.core.schemes import Scheme
+from lmkd.data.corruptions import Corruption
 from lmkd.data.reading import Record
 
 CROP_PROTOCOLS = ("landmarks", "rectangle")
@@ -198,20 +199,30 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class MakeFace:
-    """Cuts one face out of its decoded image: a dict with the keys of `core.batch` but `mask`, which the caller sets."""
+    """Cuts one face out of its decoded image: a dict with the keys of `core.batch` but `mask`, which the caller sets.
+
+    Attributes:
+      scheme: of the records' points.
+      size_px: side of the crop.
+      crop: where it is cut.
+      augmentation: of training faces, which come with a generator.
+      corruption: of evaluation faces, which come without one.
+    """
 
     scheme: Scheme
     size_px: int
     crop: CropProtocol = CropProtocol()
     augmentation: Augmentation | None = None
+    corruption: Corruption | None = None
 
     def __call__(self, record: Record, image: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """Returns the face; without an augmentation `rng` is not used."""
-        square = self.crop.square(record)
-        if self.augmentation is None or rng is None:
-            affine, flip = geometry.crop_affine(square, self.size_px), False
-        else:
+        square, corruption = self.crop.square(record), self.corruption if rng is None else None
+        if self.augmentation is not None and rng is not None:
             affine, flip = self.augmentation.affine.draw(square, self.size_px, rng)
+        else:
+            square, turned_deg = corruption.place(square, record.key) if corruption else (square, 0.0)
+            affine, flip = geometry.crop_affine(square, self.size_px, rotation_deg=turned_deg), False
         crop = warp(image, affine, self.size_px)
         points = geometry.apply_affine(geometry.invert(affine), record.landmarks_px)
         visible = record.visible
@@ -221,6 +232,7 @@ class MakeFace:
         if self.augmentation is not None and rng is not None:
             for change in (self.augmentation.colour, self.augmentation.blur, self.augmentation.occlusion):
                 crop = crop if change is None else change(crop, rng)
+        crop = corruption.change(crop, record.key) if corruption else crop
         # Points that nobody annotated are NaN on disk; in a batch they are 0 with visible 0, since NaN times 0 is NaN.
         known = np.isfinite(points).all(axis=-1)
         norm_px = self.scheme.norm_px(record.landmarks_px)
