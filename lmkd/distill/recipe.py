@@ -1,8 +1,8 @@
-"""The recipe: weights, schedules, masks, stop-gradients and exact sums over terms. Training anything is a recipe for THE step."""
+"""The recipe: weights, schedules, masks, stop-gradients and exact sums over terms. Any training is a recipe for THE step."""
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax

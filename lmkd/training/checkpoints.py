@@ -135,9 +135,13 @@ def load(step_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         shapes = reader.metadata(step_folder / "model").item_metadata.tree
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), shapes)
         variables = reader.restore(step_folder / "model", like)
+    return dict(variables), load_meta(step_folder)
+
+
+def load_meta(step_folder: Path) -> dict[str, Any]:
+    """Returns what one step's folder says of itself."""
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(step_folder / "meta")
-    return dict(variables), meta
+        return reader.restore(step_folder / "meta")
 
 
 def _one_device() -> jax.sharding.Sharding:
@@ -145,7 +149,7 @@ def _one_device() -> jax.sharding.Sharding:
 
 
 def _training_part(state: states.TrainState) -> dict[str, Any]:
-    part = {"step": state.step, "opt_state": state.opt_state, "key": state.key}
+    part = {"step": state.step, "terms": state.terms, "opt_state": state.opt_state, "key": state.key}
     if state.ema is not None:
         part |= {"params": state.params, "batch_stats": state.batch_stats}
     return part
@@ -157,6 +161,7 @@ def _joined(train: dict[str, Any], model: dict[str, Any], *, averaged: bool) -> 
         step=train["step"],
         params=current["params"],
         batch_stats=current["batch_stats"],
+        terms=train["terms"],
         opt_state=train["opt_state"],
         ema={"params": model["params"], "batch_stats": model["batch_stats"]} if averaged else None,
         key=train["key"],

@@ -15,9 +15,12 @@ def replicate(tree: Any) -> Any:
     return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
-def map_train_step(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """Maps (state, batch) -> (state, metrics) over devices; state comes and goes without a device axis and is donated."""
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+def map_train_step(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    """Maps (state, batch, frozen, only) -> (state, metrics) over devices; all but the batch come and go without a device axis.
+
+    The state is donated.
+    """
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=(None, None), donate_argnums=(0,))
 
 
 def map_predict(predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -1,11 +1,22 @@
 """The training state: everything that a step changes and a checkpoint keeps."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+
+from lmkd.distill.base import TermVariables
+
+
+class Optimizers(NamedTuple):
+    """One Optax transform a group, each clipping inside its group; every critic is a group of its own."""
+
+    student: optax.GradientTransformation
+    adapters: optax.GradientTransformation
+    critics: optax.GradientTransformation
 
 
 @flax.struct.dataclass
@@ -13,10 +24,11 @@ class TrainState:
     """State of one stage.
 
     Attributes:
-      step: int32 [], optimiser updates done.
+      step: int32 [], updates of the student done.
       params: float32 parameters of the network.
       batch_stats: float32 running statistics of its batch norms.
-      opt_state: state of the Optax transform.
+      terms: term name -> `TermVariables` of the terms that own some: adapters, critics, states.
+      opt_state: {"student", "adapters", "critics": {term name: ...}}, states of the Optax transforms.
       ema: None, or {"params", "batch_stats"} averaged over steps.
       key: typed PRNG key; a step's randomness is this key folded with `step`.
     """
@@ -24,23 +36,50 @@ class TrainState:
     step: Any
     params: Any
     batch_stats: Any
-    opt_state: Any
+    terms: dict[str, TermVariables]
+    opt_state: dict[str, Any]
     ema: Any
     key: Any
 
 
-def create(variables: Any, optimizer: optax.GradientTransformation, *, seed: int, ema: bool) -> TrainState:
+def create(
+    variables: Any, optimizers: Optimizers, *, seed: int, ema: bool, terms: Mapping[str, TermVariables] | None = None
+) -> TrainState:
     """Returns the state before the first step."""
-    params, stats = variables["params"], variables.get("batch_stats", {})
+    params, stats, terms = variables["params"], variables.get("batch_stats", {}), dict(terms or {})
+    opt_state = {
+        "student": optimizers.student.init(params),
+        "adapters": optimizers.adapters.init(adapters(terms)),
+        "critics": {name: optimizers.critics.init(critic) for name, critic in critics(terms).items()},
+    }
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=stats,
-        opt_state=optimizer.init(params),
+        terms=terms,
+        opt_state=opt_state,
         # A copy: a donated buffer may not appear twice in the state.
         ema=jax.tree.map(jnp.copy, {"params": params, "batch_stats": stats}) if ema else None,
         key=jax.random.key(seed),
     )
+
+
+def adapters(terms: Mapping[str, TermVariables]) -> dict[str, Any]:
+    """The adapters' parameters by term: one group."""
+    return {name: own.adapter for name, own in terms.items() if own.adapter}
+
+
+def critics(terms: Mapping[str, TermVariables]) -> dict[str, Any]:
+    """The critics' parameters by term: each its own group."""
+    return {name: own.critic for name, own in terms.items() if own.critic}
+
+
+def with_parts(terms: Mapping[str, TermVariables], **parts: Mapping[str, Any]) -> dict[str, TermVariables]:
+    """Returns the terms' variables with some replaced: with_parts(terms, critic={"adversarial": ...})."""
+    new = dict(terms)
+    for part, by_name in parts.items():
+        new |= {name: new[name]._replace(**{part: value}) for name, value in by_name.items()}
+    return new
 
 
 def inference_variables(state: TrainState) -> dict[str, Any]:

@@ -1,8 +1,13 @@
-"""THE train step. Teachers, students and everything else train through this one function, under one parallel map."""
+"""THE train step. Teachers, students and every distillation method train through this one function, under one parallel map.
+
+Teachers forward in evaluation mode; critics updated on detached maps; then the student and the adapters against the updated
+critics. Sums over counted faces through one psum a group, divided by the summed count once: exact under padding, and the same
+for any split of the same faces over devices and micro-batches.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +15,11 @@ import optax
 
 from lmkd.distill.base import TermInputs
 from lmkd.distill.recipe import Recipe
+from lmkd.distill.teachers import Teacher, look, seen_at
 from lmkd.models.landmarker import Landmarker
 from lmkd.ops import heatmaps as codec
 from lmkd.training.parallel import AXIS
-from lmkd.training.state import TrainState
+from lmkd.training.state import Optimizers, TrainState, adapters, critics, with_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,81 +28,147 @@ class StepOptions:
 
     Attributes:
       sigma_cells: sigma of the drawn targets, in heatmap cells.
+      image_px: side of the student's input; 0 takes the crops as they come.
       micro_batches: gradient accumulation: a device's share comes as [micro_batches, b, ...] and makes one update.
       ema_decay: decay of the parameter average (0: none is kept).
       local_norm: batch norms use each device's own statistics; the running ones are averaged before they are returned.
+      critic_steps: updates of the critics for one of the student, on the same maps.
     """
 
     sigma_cells: float
+    image_px: int = 0
     micro_batches: int = 1
     ema_decay: float = 0.0
     local_norm: bool = False
+    critic_steps: int = 1
+
+
+class _Begun(NamedTuple):
+    """The forward pass of one part: what terms see, the new statistics, and the way back to the student's parameters."""
+
+    inputs: TermInputs
+    batch_stats: Any
+    pullback: Callable[[Any], Any]
 
 
 def make_train_step(
-    model: Landmarker, recipe: Recipe, optimizer: optax.GradientTransformation, rate: Callable, options: StepOptions
-) -> Callable[[TrainState, dict[str, Any]], tuple[TrainState, dict[str, Any]]]:
-    """Returns (state, batch) -> (state, metrics), to be mapped with axis_name `parallel.AXIS`.
+    model: Landmarker,
+    recipe: Recipe,
+    optimizers: Optimizers,
+    rate: Callable,
+    options: StepOptions,
+    teachers: Mapping[str, Teacher] | None = None,
+) -> Callable[[TrainState, dict[str, Any], Mapping[str, Any], Any], tuple[TrainState, dict[str, Any]]]:
+    """Returns (state, batch, frozen, only) -> (state, metrics), to be mapped with axis_name `parallel.AXIS`.
 
-    Gradients are sums over counted faces, added up over micro-batches and devices and divided by the summed count once: exact
-    under padding, and the same for any split of the same faces over devices.
+    `frozen` has the teachers' variables by name (arguments, not constants of the program). `only` f32 [terms] multiplies the
+    terms' weights, in the order of `recipe.names`: ones to train, a single one to see the size of that term's gradient.
     """
+    teachers = dict(teachers or {})
 
-    def loss_sum(params, batch_stats, batch, step, key):
-        variables = {"params": params, "batch_stats": batch_stats}
-        outputs, changed = model.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
-        inputs = term_inputs(outputs, batch, sigma_cells=options.sigma_cells, stride=model.stride, key=key)
-        sums = recipe.sums(inputs, step)
-        return sums.total, (sums, changed["batch_stats"])
+    def begin(params, batch_stats, part, frozen, key) -> _Begun:
+        crops = part["image"]
+        part = seen_at(part, options.image_px or crops.shape[1])
 
-    gradient = jax.grad(loss_sum, has_aux=True)
+        def forward(params):
+            variables = {"params": params, "batch_stats": batch_stats}
+            outputs, changed = model.apply(variables, part["image"], train=True, mutable=["batch_stats"])
+            return outputs._replace(landmarks_px=jax.lax.stop_gradient(outputs.landmarks_px)), changed["batch_stats"]
 
-    def over_micro_batches(state, batch, key):
-        if options.micro_batches == 1:
-            return gradient(state.params, state.batch_stats, batch, state.step, key)
+        outputs, pullback, changed = jax.vjp(forward, params, has_aux=True)
+        taught = look(teachers, frozen, crops, grid=outputs.heatmaps.shape[1:3], student_px=part["image"].shape[1])
+        inputs = term_inputs(outputs, part, sigma_cells=options.sigma_cells, stride=model.stride, key=key, teachers=taught)
+        return _Begun(inputs, changed, pullback)
 
-        def add(carry, part):
-            total, batch_stats, index = carry
-            part_key = jax.random.fold_in(key, index)
-            grads, (sums, batch_stats) = gradient(state.params, batch_stats, part, state.step, part_key)
-            return (jax.tree.map(jnp.add, total, (grads, sums)), batch_stats, index + 1), None
+    def critic_gradient(terms, begun, step, only):
+        def loss(values):
+            sums, states = recipe.critic_sums(begun.inputs, with_parts(terms, critic=values))
+            return sums.total, (sums, states)
 
-        first = jax.tree.map(lambda x: x[0], batch)
-        shapes = jax.eval_shape(gradient, state.params, state.batch_stats, first, state.step, key)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[0], shapes[1][0]))
-        (total, batch_stats, _), _ = jax.lax.scan(add, (zeros, state.batch_stats, 0), batch)
-        return total[0], (total[1], batch_stats)
+        grads, (sums, states) = jax.grad(loss, has_aux=True)(critics(terms))
+        return grads, sums, states
 
-    def train_step(state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
+    def student_gradient(terms, begun, step, only):
+        def loss(outputs, values):
+            inputs = begun.inputs._replace(student=outputs)
+            sums, states = recipe.sums(inputs, with_parts(terms, adapter=values), step, only)
+            return sums.total, (sums, states)
+
+        both = jax.grad(loss, argnums=(0, 1), has_aux=True)(begun.inputs.student, adapters(terms))
+        (of_outputs, of_adapters), (sums, states) = both
+        return {"student": begun.pullback(of_outputs)[0], "adapters": of_adapters}, sums, states
+
+    def train_step(state, batch, frozen, only):
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), jax.lax.axis_index(AXIS))
-        grads, (sums, batch_stats) = over_micro_batches(state, batch, key)
-        grads, sums = jax.lax.psum((grads, sums), AXIS)  # the one reduction; AXIS is the pmap's axis_name
+        # One part: critics and student share the forward pass. Several: a pass for the critics, then one for the student.
+        shared = begin(state.params, state.batch_stats, batch, frozen, key) if options.micro_batches == 1 else None
+
+        def gradient(work, terms, key):
+            """Returns (mean gradients, mean logs, the terms' variables with new states, new batch statistics)."""
+            if shared is not None:
+                inputs = shared.inputs._replace(key=key)
+                grads, sums, states = work(terms, shared._replace(inputs=inputs), state.step, only)
+                terms, batch_stats = with_parts(terms, state=states), shared.batch_stats
+            else:
+                (grads, sums), terms, batch_stats = over_parts(work, terms, state, batch, frozen, key, only)
+            grads, sums = jax.lax.psum((grads, sums), AXIS)  # AXIS is the map's axis_name
+            kept = jax.lax.pmean({name: own.state for name, own in terms.items()}, AXIS)
+            count = jnp.maximum(sums.count, 1.0)
+            logs = {name: value / count for name, value in (sums.logs | {"loss": sums.total}).items()}
+            return jax.tree.map(lambda g: g / count, grads), logs, with_parts(terms, state=kept), batch_stats
+
+        terms, opt_state, metrics = state.terms, dict(state.opt_state), {}
+        for n in range(options.critic_steps if recipe.with_critic else 0):
+            grads, logs, new_terms, _ = gradient(critic_gradient, terms, jax.random.fold_in(key, n + 1))
+            terms, opt_state["critics"] = _update_critics(recipe, optimizers, state.step, grads, terms, new_terms, opt_state)
+            norms = {f"grad_norm/{name}_critic": optax.tree.norm(g) for name, g in grads.items()}
+            metrics |= norms | {name: value for name, value in logs.items() if name != "loss"}
+        grads, logs, terms, batch_stats = gradient(student_gradient, terms, key)
         if options.local_norm:
             batch_stats = jax.lax.pmean(batch_stats, AXIS)
-        count = jnp.maximum(sums.count, 1.0)
-        grads = jax.tree.map(lambda g: g / count, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        new = dataclasses.replace(
+        params, opt_state["student"] = _updated(optimizers.student, grads["student"], opt_state["student"], state.params)
+        if grads["adapters"]:
+            new, opt_state["adapters"] = _updated(
+                optimizers.adapters, grads["adapters"], opt_state["adapters"], adapters(terms)
+            )
+            terms = with_parts(terms, adapter=new)
+            metrics["grad_norm/adapters"] = optax.tree.norm(grads["adapters"])
+        metrics |= logs | {"grad_norm": optax.tree.norm(grads["student"]), "learning_rate": rate(state.step)}
+        new_state = dataclasses.replace(
             state,
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
+            terms=terms,
             opt_state=opt_state,
             ema=_averaged(state, params, batch_stats, options.ema_decay),
         )
-        metrics = {f"loss/{name}": value / count for name, value in sums.terms.items()}
-        metrics |= {
-            "loss": sums.total / count,
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": rate(state.step),
-        }
-        return new, metrics
+        return new_state, metrics
+
+    def over_parts(work, terms, state, batch, frozen, key, only):
+        """Adds a device's micro-batches up; statistics and states go from one to the next."""
+
+        def one(carry, part):
+            total, terms, batch_stats, index = carry
+            begun = begin(state.params, batch_stats, part, frozen, jax.random.fold_in(key, index))
+            grads, sums, states = work(terms, begun, state.step, only)
+            terms = with_parts(terms, state=states)
+            return (jax.tree.map(jnp.add, total, (grads, sums)), terms, begun.batch_stats, index + 1), None
+
+        def first(terms, part):
+            return work(terms, begin(state.params, state.batch_stats, part, frozen, key), state.step, only)[:2]
+
+        shapes = jax.eval_shape(first, terms, jax.tree.map(lambda x: x[0], batch))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (total, terms, batch_stats, _), _ = jax.lax.scan(one, (zeros, terms, state.batch_stats, 0), batch)
+        return total, terms, batch_stats
 
     return train_step
 
 
-def term_inputs(outputs: Any, batch: dict[str, Any], *, sigma_cells: float, stride: float, key: Any) -> TermInputs:
+def term_inputs(
+    outputs: Any, batch: Mapping[str, Any], *, sigma_cells: float, stride: float, key: Any, teachers: Any = None
+) -> TermInputs:
     """Draws the targets on the device and gathers what terms look at."""
     grid = outputs.heatmaps.shape[1:3]
     points = batch["landmarks_px"]
@@ -105,7 +177,25 @@ def term_inputs(outputs: Any, batch: dict[str, Any], *, sigma_cells: float, stri
     inside = jnp.all((cells >= -0.5) & (cells <= limit), axis=-1)
     counts = batch["visible"] * inside
     targets = codec.encode(points, batch["visible"], grid=grid, stride=stride, sigma_cells=sigma_cells)
-    return TermInputs(outputs, batch, targets, counts, stride, key)
+    return TermInputs(outputs, batch, targets, counts, stride, key, teachers or {})
+
+
+def _updated(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+def _update_critics(recipe: Recipe, optimizers: Optimizers, step, grads, terms, new_terms, opt_state):
+    """Updates each critic on its own; before its term begins, a critic and its optimiser rest as they are."""
+    kept = dict(opt_state["critics"])
+    for part in recipe.with_critic:
+        name = part.name
+        critic, moments = _updated(optimizers.critics, grads[name], kept[name], terms[name].critic)
+        new = (new_terms[name]._replace(critic=critic), moments)
+        awake = step >= part.schedule.begin
+        chosen = jax.tree.map(lambda now, before, awake=awake: jnp.where(awake, now, before), new, (terms[name], kept[name]))
+        terms, kept[name] = {**terms, name: chosen[0]}, chosen[1]
+    return terms, kept
 
 
 def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) -> Any:

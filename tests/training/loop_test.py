@@ -14,11 +14,12 @@ from tiny_models import tiny
 
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, transforms
-from lmkd.distill.recipe import Recipe, WeightedTerm, ramped
+from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
 from lmkd.distill.terms.ground_truth import HeatmapMSE
 from lmkd.training import checkpoints, loop, parallel
 from lmkd.training.logs import read_metrics
-from lmkd.training.state import create
+from lmkd.training.shares import Trainer
+from lmkd.training.state import Optimizers, create
 from lmkd.training.step import StepOptions, make_train_step
 
 SIDE, META = 32, {"stage": "student", "config": {}, "scheme": json.loads(SCHEME.to_json())}
@@ -28,12 +29,13 @@ SIDE, META = 32, {"stage": "student", "config": {}, "scheme": json.loads(SCHEME.
 def pieces():
     """(the mapped step, a maker of first states): compiled once for the module."""
     model = tiny(True, parallel.AXIS, points=4)
-    recipe = Recipe((WeightedTerm("heatmap", HeatmapMSE(), ramped(1.0, begin_step=0, ramp_steps=0)),))
-    optimizer = optax.adam(1e-2)
+    recipe = Recipe((WeightedTerm("heatmap", HeatmapMSE(), Schedule(1.0)),))
+    optimizers = Optimizers(*[optax.adam(1e-2)] * 3)
     options = StepOptions(sigma_cells=1.0, ema_decay=0.9)
-    step = make_train_step(model, recipe, optimizer, lambda s: jnp.float32(1e-2), options)
+    step = make_train_step(model, recipe, optimizers, lambda s: jnp.float32(1e-2), options)
     variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3), jnp.uint8)))
-    return parallel.map_train_step(step), lambda: parallel.replicate(create(variables, optimizer, seed=0, ema=True))
+    trainer = Trainer(step, frozen={}, terms=recipe.names)
+    return trainer, lambda: parallel.replicate(create(variables, optimizers, seed=0, ema=True))
 
 
 def train(pieces, folder, *, steps=7, wrap=lambda step: step, validate=None, save_steps=3):

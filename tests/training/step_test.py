@@ -9,10 +9,11 @@ import optax
 import pytest
 from tiny_models import tiny
 
-from lmkd.distill.recipe import Recipe, WeightedTerm, ramped
+from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
 from lmkd.distill.terms.ground_truth import HeatmapMSE
 from lmkd.training import parallel
-from lmkd.training.state import create, inference_variables
+from lmkd.training.shares import Trainer
+from lmkd.training.state import Optimizers, create, inference_variables
 from lmkd.training.step import StepOptions, make_train_step
 
 SIDE, POINTS = 16, 3
@@ -31,21 +32,23 @@ def batch_of(faces: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def step_and_state(model, *, optimizer=None, ema: float = 0.0, term=None, **options):
     """Returns (the plain step, the first state)."""
-    optimizer = optimizer or optax.sgd(0.5)
-    recipe = Recipe((WeightedTerm("heatmap", term or HeatmapMSE(), ramped(1.0, begin_step=0, ramp_steps=0)),))
+    optimizers = Optimizers(*[optimizer or optax.sgd(0.5)] * 3)
+    recipe = Recipe((WeightedTerm("heatmap", term or HeatmapMSE(), Schedule(1.0)),))
     step = make_train_step(
-        model, recipe, optimizer, lambda s: jnp.float32(0.5), StepOptions(sigma_cells=1.0, ema_decay=ema, **options)
+        model, recipe, optimizers, lambda s: jnp.float32(0.5), StepOptions(sigma_cells=1.0, ema_decay=ema, **options)
     )
     variables = model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3), jnp.uint8))
-    return step, create(variables, optimizer, seed=0, ema=ema > 0)
+    return step, create(variables, optimizers, seed=0, ema=ema > 0)
 
 
 def on(devices: int, step, state, batch, parts: int = 1):
     """Runs one step over that many devices."""
-    mapped = jax.pmap(step, axis_name=parallel.AXIS, in_axes=(None, 0), out_axes=None, devices=jax.devices()[:devices])
+    mapped = jax.pmap(
+        step, axis_name=parallel.AXIS, in_axes=(None, 0, None, None), out_axes=None, devices=jax.devices()[:devices]
+    )
     share = len(batch["image"]) // devices // parts
     lead = (devices, parts, share) if parts > 1 else (devices, share)
-    return mapped(state, {k: v.reshape(*lead, *v.shape[1:]) for k, v in batch.items()})
+    return mapped(state, {k: v.reshape(*lead, *v.shape[1:]) for k, v in batch.items()}, {}, np.ones(1, np.float32))
 
 
 def assert_close(a, b, tolerance=2e-6):
@@ -144,25 +147,29 @@ def test_average_of_parameters_warms_up():
 
 def test_mapped_step_compiles_once(caplog):
     step, state = step_and_state(tiny(True, parallel.AXIS), ema=0.9)
-    mapped, state = parallel.map_train_step(step), parallel.replicate(state)
+    trainer, state = Trainer(step, frozen={}, terms=("heatmap",)), parallel.replicate(state)
     with jax.log_compiles():
         for seed in range(3):
-            state, _ = mapped(state, parallel.split_over_devices(batch_of(4, seed)))
+            state, _ = trainer(state, parallel.split_over_devices(batch_of(4, seed)))
     compiled = [r.message for r in caplog.records if r.message.startswith("Compiling") and "train_step" in r.getMessage()]
     assert len(compiled) <= 1
     assert int(state.step) == 3
 
 
 def test_recipe_does_not_depend_on_order():
-    terms = [
-        WeightedTerm(n, HeatmapMSE(s), ramped(w, begin_step=0, ramp_steps=0)) for n, s, w in (("a", 1.0, 2.0), ("b", 3.0, 0.5))
-    ]
+    terms = [WeightedTerm(n, HeatmapMSE(s), Schedule(w)) for n, s, w in (("a", 1.0, 2.0), ("b", 3.0, 0.5))]
     assert Recipe(tuple(terms)) == Recipe(tuple(reversed(terms)))
 
 
 @pytest.mark.parametrize("step,expected", [(0, 0.0), (9, 0.0), (10, 0.4), (14, 2.0), (99, 2.0)])
-def test_ramped_weight(step, expected):
-    assert float(ramped(2.0, begin_step=10, ramp_steps=5)(step)) == pytest.approx(expected)
+def test_weight_rises(step, expected):
+    assert float(Schedule(2.0, begin=10, ramp=5).at(step)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("step,expected", [(0, 6.0), (29, 6.0), (30, 5.4), (60, 4.86)])
+def test_weight_decays_as_in_channel_distillation(step, expected):
+    """Weight 6, times 0.9 after every 30 epochs (Zhou et al. 2020, section 3.3)."""
+    assert float(Schedule(6.0, decay_every=30, decay_factor=0.9).at(step)) == pytest.approx(expected)
 
 
 def test_terms_are_frozen():
