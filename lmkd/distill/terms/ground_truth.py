@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lmkd.distill.base import TermInputs, TermOutput
+from lmkd.distill.taps import tap_of
 from lmkd.ops import heatmaps as codec
 from lmkd.ops import losses
 
@@ -17,6 +18,7 @@ class HeatmapMSE:
 
     scale: float = 1.0
     source: ClassVar[str] = "Sun et al. 2019, arXiv 1908.07919, section 3 (heatmap estimation)"
+    teachers: ClassVar[str] = "none"
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns scale * mean squared error, one value a face."""
@@ -34,6 +36,7 @@ class AdaptiveWing:
     boost: float = 10.0
     near: float = 0.2
     source: ClassVar[str] = "Wang, Bo, Li 2019, arXiv 1904.07399, equations 3 and 7"
+    teachers: ClassVar[str] = "none"
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the weighted mean over positions and counted points, one value a face."""
@@ -59,29 +62,51 @@ class PositionCrossEntropy:
     """
 
     source: ClassVar[str] = "cross-entropy over positions; e.g. Nibali et al. 2018, arXiv 1801.07372, section 4 (KL)"
+    teachers: ClassVar[str] = "none"
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the divergence in nats, mean over counted points, one value a face."""
-        return TermOutput(losses.position_cross_entropy(inputs.student.taps["logits"], inputs.targets, inputs.counts))
+        logits = tap_of(inputs.student, "logits", of="the student")
+        return TermOutput(losses.position_cross_entropy(logits, inputs.targets, inputs.counts))
 
 
 @dataclasses.dataclass(frozen=True)
 class SoftArgmaxL1:
     """Smooth L1 of the expected position, in cells: the softmax's mean over positions against the true point.
 
-    Needs the tap "logits". `beta_cells` is where the square turns into the absolute value.
+    Needs the tap "logits". `beta_cells` is where the square turns into the absolute value; 0 is plain L1.
     """
 
     beta_cells: float = 0.1
     source: ClassVar[str] = "Sun et al. 2018, arXiv 1711.08229, equation 2 (integral regression), smooth L1"
+    teachers: ClassVar[str] = "none"
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the mean over counted points and both axes, one value a face."""
-        logits = inputs.student.taps["logits"]
-        b, h, w, k = logits.shape
-        share = jax.nn.softmax(logits.reshape(b, h * w, k), axis=1).reshape(b, h, w, k)
-        x = jnp.einsum("bhwk,w->bk", share, jnp.arange(w, dtype=share.dtype))
-        y = jnp.einsum("bhwk,h->bk", share, jnp.arange(h, dtype=share.dtype))
-        true = codec.cells_from_px(inputs.batch["landmarks_px"], inputs.stride)
-        errors = losses.smooth_l1(jnp.stack([x, y], axis=-1) - true, beta=self.beta_cells)
+        errors = losses.smooth_l1(_errors_cells(inputs), beta=self.beta_cells)
         return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), inputs.counts))
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftArgmaxWing:
+    """Wing loss of the expected position, in cells: small errors weigh more than under L1. Needs the tap "logits".
+
+    The paper's w = 10 and epsilon = 2 are pixels of a 64 x 64 input, so they are cells of a 64 x 64 grid; give less to a
+    smaller one. The slope at 0 is w / epsilon, and it jumps there from side to side, so that it wants a decaying rate.
+    """
+
+    width_cells: float = 10.0
+    epsilon_cells: float = 2.0
+    source: ClassVar[str] = "Feng et al. 2018, arXiv 1711.06753, equation 5, on the position of arXiv 1711.08229, equation 2"
+    teachers: ClassVar[str] = "none"
+
+    def loss(self, inputs: TermInputs) -> TermOutput:
+        """Returns the mean over counted points and both axes, one value a face."""
+        errors = losses.wing(_errors_cells(inputs), width=self.width_cells, epsilon=self.epsilon_cells)
+        return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), inputs.counts))
+
+
+def _errors_cells(inputs: TermInputs):
+    """The expected position less the true one, f32 [b, k, 2] (x, y)."""
+    expected = losses.soft_argmax(tap_of(inputs.student, "logits", of="the student"))
+    return expected - codec.cells_from_px(inputs.batch["landmarks_px"], inputs.stride)
