@@ -65,6 +65,11 @@ def get_config(variant: str | None = None) -> ConfigDict:
     runtime.compilation_cache = "auto"  # folder of compiled programs; "auto" is in the user's cache folder, "" for none
     runtime.faces_in_report = True  # pictures of best, median and worst faces (--no_faces switches them off)
 
+    ablation = config.ablation = ConfigDict()  # the comparison table over stages that name a row
+    ablation.baseline = ""  # the row that the others are compared with; "" makes no table
+    ablation.front = False  # also draw accuracy against MACs
+    ablation.robustness_faces = 0  # score each row under corruptions and attack on so many faces; 0 does not
+
     config.expected = ""  # what a user should see at the end, measured; printed beside the result
     return finish(config, variant)
 
@@ -72,12 +77,19 @@ def get_config(variant: str | None = None) -> ConfigDict:
 def stage() -> ConfigDict:
     """Returns the defaults of one stage: one network, trained by one recipe."""
     s = ConfigDict()
+    s.seed = -1  # of first weights, order of faces and augmentation; -1 is config.seed
+    s.row = ""  # the method's name in the ablation table; stages of one row are its seeds
+    s.teachers = ConfigDict()  # name -> a stage of this experiment or the folder of a trained model
+    s.teacher_which = "best"  # the teachers' checkpoint: "best" or "latest"
     model = s.model = ConfigDict()
     model.backbone = "hrnet.HRNet"  # a module of lmkd.models
     model.backbone_options = ConfigDict(hrnet(width=18))  # its arguments
     model.head = "heads.V2"
     model.head_options = ConfigDict()
     model.heatmap_activation = "linear"  # "linear", or "softmax" over positions (for cross-entropy terms)
+    model.image_px = 0  # side of its input; 0 is data.image_px. Crops are cut at the largest of network and teachers
+    model.sigma_cells = 0.0  # sigma of its targets; 0 is heatmap.sigma_cells
+    model.prune_from = ""  # a name in `teachers`: start from that network's channels of largest batch-norm scale
     model.weights = ""  # published weights to start from: a .npz, .safetensors or .pth file
     model.weights_backbone_only = True  # take the backbone alone (ImageNet weights)
 
@@ -96,6 +108,15 @@ def stage() -> ConfigDict:
     optimizer.boundaries = ()  # "step": lengths after which the rate is multiplied by ...
     optimizer.factor = 0.1  # ... this
     optimizer.final_fraction = 0.0  # "cosine" ends at this fraction of the rate
+    optimizer.adapter_factor = 1.0  # adapters (their own group, clipped by itself) learn at this multiple of the rate
+
+    critics = s.critics = ConfigDict()  # Adam for each critic; every critic is a group of its own
+    critics.learning_rate = 4e-4
+    critics.momentum = 0.5  # b1
+    critics.b2 = 0.999
+    critics.clip_norm = 10.0
+    critics.steps = 1  # updates of the critics for one of the student
+    critics.patience = "300 steps"  # a critic that has won or lost for so long is reported
 
     train = s.train = ConfigDict()
     train.length = "60 epochs"
@@ -107,6 +128,7 @@ def stage() -> ConfigDict:
     train.log_every = "50 steps"
     train.validate_every = "1 epochs"
     train.save_every = "1 epochs"
+    train.shares_every = "500 steps"  # measure each term's share of the gradient (a step's time a term); "0 steps" never
     return s
 
 
@@ -120,6 +142,7 @@ def hrnet(
     stem_width: int = 64,
     upsample: str = "bilinear",
     all_outputs: bool = True,
+    block: str = "basic",
 ) -> dict:
     """Returns every option of `hrnet.HRNet`; the defaults are the published network's."""
     return dict(
@@ -131,6 +154,7 @@ def hrnet(
         stem_width=stem_width,
         upsample=upsample,  # "bilinear" (landmark code) or "nearest" (pose code)
         all_outputs=all_outputs,  # False: only the highest resolution leaves the last module (all that head V1 reads)
+        block=block,  # "basic", or "separable": depthwise and pointwise 3x3 convolutions in the fusion modules
     )
 
 
@@ -151,10 +175,10 @@ def published_hrnet(s: ConfigDict) -> None:
     s.train.norm_momentum = 0.99
 
 
-def slim_hrnet(s: ConfigDict) -> None:
+def slim_hrnet(s: ConfigDict, width: int = 16) -> None:
     """Makes a stage the slim HRNet that trains on a laptop, with losses that start fast from empty maps."""
     s.model.backbone_options = ConfigDict(
-        hrnet(width=16, modules=(1, 2, 1), blocks=2, stage1_width=16, stage1_blocks=2, stem_width=32)
+        hrnet(width=width, modules=(1, 2, 1), blocks=2, stage1_width=16, stage1_blocks=2, stem_width=32)
     )
     s.model.head = "heads.V2"
     s.model.heatmap_activation = "softmax"
@@ -167,13 +191,24 @@ def slim_hrnet(s: ConfigDict) -> None:
     s.train.ema_decay = 0.998
 
 
-def term(type_: str, *, weight: float = 1.0, begin: str = "0 steps", ramp: str = "0 steps", **options) -> ConfigDict:
+def term(
+    type_: str,
+    *,
+    weight: float = 1.0,
+    teachers: tuple[str, ...] = (),
+    begin: str = "0 steps",
+    ramp: str = "0 steps",
+    decay_every: str = "0 steps",
+    decay_factor: float = 1.0,
+    **options,
+) -> ConfigDict:
     """Returns one term: `type_` is a class of lmkd.distill.terms, `options` its arguments.
 
-    The weight is 0 before `begin`, rises linearly over `ramp`, and stays.
+    `teachers` are the stage's that it looks at, () for all. The weight is 0 before `begin` (critics rest until then), rises
+    linearly over `ramp`, and stays, or is multiplied by `decay_factor` after every `decay_every` ("0 steps": never).
     """
-    schedule = {"begin": begin, "ramp": ramp}
-    return ConfigDict({"type": type_, "weight": weight, "schedule": schedule, "options": options})
+    schedule = {"begin": begin, "ramp": ramp, "decay_every": decay_every, "decay_factor": decay_factor}
+    return ConfigDict({"type": type_, "weight": weight, "teachers": teachers, "schedule": schedule, "options": options})
 
 
 def smoke(config: ConfigDict) -> ConfigDict:
@@ -186,21 +221,32 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.image_px = 64
     config.evaluation.batch_size = 8
     config.runtime.dtype = "float32"
+    ablation = config.ablation = ConfigDict()  # the comparison table over stages that name a row
+    ablation.baseline = ""  # the row that the others are compared with; "" makes no table
+    ablation.front = False  # also draw accuracy against MACs
+    ablation.robustness_faces = 0  # score each row under corruptions and attack on so many faces; 0 does not
+
     config.expected = ""
     for s in config.stage.values():
         s.model.backbone_options.update(
             {"width": 4, "modules": (1, 1, 1), "blocks": 1, "stage1_width": 4, "stage1_blocks": 1, "stem_width": 8}
         )
         s.model.weights = ""
+        s.model.image_px = 0
+        if s.model.head == "heads.V2p":
+            s.model.head_options.update({"neck_channels": 8})
         s.train.length = "6 steps"
         s.train.batch_size = 8
         s.train.log_every = "2 steps"
         s.train.validate_every = "3 steps"
         s.train.save_every = "3 steps"
+        s.train.shares_every = "3 steps"
         s.optimizer.warmup = "2 steps"
         s.optimizer.boundaries = ("4 steps",) if s.optimizer.boundaries else ()
         for t in s.terms.values():
             t.schedule.begin, t.schedule.ramp = "0 steps", "0 steps"
+            if t.type.endswith("Adversarial"):
+                t.options.update({"widths": (4, 8)})
     return config
 
 

@@ -10,17 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from lmkd import config as configs
 from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, preparation, reading, transforms
-from lmkd.distill.recipe import Recipe, WeightedTerm, ramped
-from lmkd.models import initialise, landmarker, layers, weights
+from lmkd.data.corruptions import Corruption
+from lmkd.models import landmarker, layers
 from lmkd.ops import heatmaps
-from lmkd.training import checkpoints, loop, optimisers, parallel, state, step
+from lmkd.training import checkpoints, parallel
 
 META_FORMAT = 1  # of what a checkpoint says of itself; raise it when `meta` changes its meaning
 
@@ -38,6 +37,16 @@ class Loaded(NamedTuple):
     meta: dict[str, Any]
     folder: Path
     label: str
+
+    @property
+    def stage(self) -> ConfigDict:
+        """The config of the stage that trained it."""
+        return self.config.stage[self.meta["stage"]]
+
+    @property
+    def image_px(self) -> int:
+        """Side of its input."""
+        return image_px(self.stage, self.config)
 
 
 def prepare_device(config: ConfigDict) -> None:
@@ -95,7 +104,7 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
     shared = {"dtype": dtype, "norm": norm}
     backbone = plugins.resolve("lmkd.models", stage.model.backbone)
     head = plugins.resolve("lmkd.models", stage.model.head)
-    sigma = config.heatmap.sigma_cells
+    sigma = sigma_cells(stage, config)
     return landmarker.Landmarker(
         backbone=backbone(**stage.model.backbone_options, **shared),
         head=head(num_points=scheme.num_points, **stage.model.head_options, **shared),
@@ -105,22 +114,22 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
     )
 
 
+def image_px(stage: ConfigDict, config: ConfigDict) -> int:
+    """Side of a stage's input: its own, or else that of the experiment."""
+    return stage.model.image_px or config.data.image_px
+
+
+def sigma_cells(stage: ConfigDict, config: ConfigDict) -> float:
+    """Sigma of a stage's targets, in its heatmaps' cells: its own, or else that of the experiment."""
+    return stage.model.sigma_cells or config.heatmap.sigma_cells
+
+
 def compute_dtype(config: ConfigDict) -> Any:
     """The compute type: bfloat16 on accelerators where the config leaves it open."""
     name = config.runtime.dtype
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name).type
-
-
-def recipe(stage: ConfigDict, steps: Any) -> Recipe:
-    """Builds a stage's recipe; `steps` turns a length into steps."""
-    parts = []
-    for name, term in stage.terms.items():
-        built = plugins.resolve("lmkd.distill.terms", term.type)(**term.options)
-        begin, ramp = steps(term.schedule.begin), steps(term.schedule.ramp)
-        parts.append(WeightedTerm(name, built, ramped(float(term.weight), begin_step=begin, ramp_steps=ramp)))
-    return Recipe(tuple(parts))
 
 
 def augmentation(config: ConfigDict) -> transforms.Augmentation:
@@ -136,9 +145,18 @@ def augmentation(config: ConfigDict) -> transforms.Augmentation:
     )
 
 
-def evaluation_batches(config: ConfigDict, source: reading.Records, unreadable: pipeline.Unreadable, *, crop: str):
-    """Iterates once over a split, cut as protocol `crop` says, padded to whole batches."""
-    make = transforms.MakeFace(source.scheme, config.data.image_px, transforms.CropProtocol(crop, config.data.crop_scale))
+def evaluation_batches(
+    config: ConfigDict,
+    source: reading.Records,
+    unreadable: pipeline.Unreadable,
+    *,
+    crop: str,
+    image_px: int,
+    corruption: Corruption | None = None,
+):
+    """Iterates once over a split, cut to `image_px` as protocol `crop` says, corrupted or not, padded to whole batches."""
+    protocol = transforms.CropProtocol(crop, config.data.crop_scale)
+    make = transforms.MakeFace(source.scheme, image_px, protocol, corruption=corruption)
     devices = jax.device_count()
     return pipeline.evaluation_batches(
         source,
@@ -165,105 +183,6 @@ def predictor(net: landmarker.Landmarker, scheme: schemes.Scheme, *, flip_test: 
         return parallel.joined(mapped(variables, image))
 
     return run
-
-
-class Stage(NamedTuple):
-    """One stage, ready to train: what `training.loop.run` wants, and what the report tells of it."""
-
-    net: landmarker.Landmarker
-    scheme: schemes.Scheme
-    arguments: dict[str, Any]
-    unreadable: pipeline.Unreadable
-    provenance: tuple[reading.Provenance, ...]
-
-
-def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any) -> Stage:
-    """Builds the objects of one stage.
-
-    Args:
-      config: a checked config.
-      name: one of config.stages.
-      folder: the stage's folder.
-      validate_with: (net, scheme, records) -> (variables -> NME in %), or None to validate nothing.
-    """
-    part = config.stage[name]
-    train = part.train
-    source = records(config, config.data.train)
-    _divides(train.batch_size, train.micro_batches)
-
-    def steps(text: str) -> int:
-        return configs.length_in_steps(text, faces=len(source), batch_size=train.batch_size, where=name)
-
-    axis = parallel.AXIS if train.sync_norm else None
-    net = model(part, config, source.scheme, axis_name=axis)
-    variables = _initial_variables(net, part, config)
-    rate = optimisers.schedule(
-        part.optimizer.schedule,
-        learning_rate=part.optimizer.learning_rate,
-        total_steps=steps(train.length),
-        warmup_steps=steps(part.optimizer.warmup),
-        boundaries=tuple(steps(b) for b in part.optimizer.boundaries),
-        factor=part.optimizer.factor,
-        final_fraction=part.optimizer.final_fraction,
-    )
-    optimizer = optimisers.optimiser(
-        part.optimizer.name,
-        rate,
-        weight_decay=part.optimizer.weight_decay,
-        clip_norm=part.optimizer.clip_norm,
-        momentum=part.optimizer.momentum,
-        b2=part.optimizer.b2,
-    )
-    options = step.StepOptions(
-        sigma_cells=config.heatmap.sigma_cells,
-        micro_batches=train.micro_batches,
-        ema_decay=train.ema_decay,
-        local_norm=not train.sync_norm,
-    )
-    train_step = step.make_train_step(net, recipe(part, steps), optimizer, rate, options)
-    unreadable = pipeline.Unreadable(config.data.on_unreadable)
-    crop = transforms.CropProtocol(config.data.crop, config.data.crop_scale)
-    iterator = pipeline.training_batches(
-        source,
-        transforms.MakeFace(source.scheme, config.data.image_px, crop, augmentation(config)),
-        batch_size=train.batch_size,
-        seed=config.seed,
-        unreadable=unreadable,
-        threads=config.data.threads,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-    )
-    arguments = {
-        "name": name,
-        "folder": folder,
-        "state": parallel.replicate(state.create(variables, optimizer, seed=config.seed, ema=train.ema_decay > 0)),
-        "train_step": parallel.map_train_step(train_step),
-        "iterator": iterator,
-        "validate": validate_with(net, source.scheme) if config.data.validation else None,
-        "meta": meta(config, name, source),
-        "options": loop.LoopOptions(
-            total_steps=steps(train.length),
-            log_steps=steps(train.log_every),
-            validate_steps=steps(train.validate_every),
-            save_steps=steps(train.save_every),
-            batch_size=train.batch_size,
-            micro_batches=train.micro_batches,
-        ),
-        "notes": lambda: {"unreadable_records": len(found)} if (found := unreadable.keys()) else {},
-    }
-    return Stage(net, source.scheme, arguments, unreadable, source.provenance)
-
-
-def meta(config: ConfigDict, name: str, source: reading.Records) -> dict[str, Any]:
-    """What a checkpoint carries, so that its path is enough to use it."""
-    return {
-        "format": META_FORMAT,
-        "stage": name,
-        "config": json.loads(configs.to_json(config)),
-        "scheme": json.loads(source.scheme.to_json()),
-        "training_data": [p._asdict() for p in source.provenance],
-        "versions": versions(),
-    }
 
 
 def versions() -> dict[str, str]:
@@ -297,7 +216,7 @@ def load(path: str | Path, which: str = "best") -> Loaded:
     variables, kept = checkpoints.load(folder)
     if kept.get("format") != META_FORMAT:
         raise UserError(f"{folder} was written in format {kept.get('format')}; this version reads {META_FORMAT}")
-    config = configs.from_json(json.dumps(kept["config"]))
+    config = configs.completed(configs.from_json(json.dumps(kept["config"])))
     scheme = schemes.from_json(json.dumps(kept["scheme"]))
     net = model(config.stage[kept["stage"]], config, scheme)
     return Loaded(net, variables, scheme, config, kept, folder, checkpoints.label(folder))
@@ -306,20 +225,3 @@ def load(path: str | Path, which: str = "best") -> Loaded:
 def training_data(loaded: Loaded) -> tuple[reading.Provenance, ...]:
     """What a loaded model was trained on."""
     return tuple(reading.Provenance(**p) for p in loaded.meta["training_data"])
-
-
-def _initial_variables(net: landmarker.Landmarker, part: ConfigDict, config: ConfigDict) -> dict[str, Any]:
-    variables = initialise.initial_variables(net, config.data.image_px, seed=config.seed)
-    if part.model.weights:
-        published = weights.load_state_dict(part.model.weights)
-        variables = weights.convert(published, variables, backbone_only=part.model.weights_backbone_only)
-    return jax.tree.map(np.asarray, dict(variables))
-
-
-def _divides(batch_size: int, micro_batches: int) -> None:
-    parts = jax.device_count() * micro_batches
-    if batch_size % parts:
-        raise UserError(
-            f"train.batch_size: {batch_size} does not divide over {jax.device_count()} devices with {micro_batches} "
-            f"micro_batches each. Take a multiple of {parts}."
-        )

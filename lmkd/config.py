@@ -19,7 +19,7 @@ from lmkd.core.errors import UserError, nearest, report_together, unknown
 from lmkd.data import pipeline, reading
 from lmkd.data.transforms import CROP_PROTOCOLS
 from lmkd.ops.heatmaps import ROUND_TRIP_CELLS
-from lmkd.training import optimisers
+from lmkd.training import checkpoints, optimisers
 
 ACTIVATIONS = ("linear", "softmax")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -29,7 +29,8 @@ NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1")  # terms on logits
 FREE_TO_CHANGE = (
     "evaluation.", "runtime.compilation_cache", "runtime.faces_in_report", "expected", "stages", "data.data_dir",
     "data.manual_dirs.", "data.partial", "data.test",
-    "data.threads", "train.log_every", "train.save_every", "train.validate_every", "data.validation",
+    "data.threads", "train.log_every", "train.save_every", "train.validate_every", "train.shares_every", "data.validation",
+    "ablation.", "row",
 )  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def resolve_path(argument: str) -> str:
     path, colon, variant = argument.partition(":")
     if not Path(path).is_file():
         folder = Path(str(importlib.import_module("lmkd.configs").__file__)).parent
-        shipped = {p.name: p for p in folder.glob("*.py") if p.name not in ("__init__.py", "common.py")}
+        shipped = {p.name: p for p in folder.glob("*.py") if p.name not in ("__init__.py", "common.py", "method.py")}
         name = Path(path).name if path.endswith(".py") else f"{Path(path).name}.py"
         if name not in shipped:
             raise UserError(
@@ -93,6 +94,8 @@ def check(config: ConfigDict) -> None:
     problems += [p for found in (_data(config), _augment(config), _rest(config)) for p in found]
     for name in sorted(set(config.stages) & set(config.stage.keys())):
         problems += _stage(config.stage[name], f"config.stage.{name}")
+        problems += _teachers(config, name)
+    problems += _ablation(config)
     report_together(problems, "the config cannot run")
 
 
@@ -104,6 +107,29 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str) -> ConfigDict:
     """Reads `to_json`'s text; lists come back as the tuples that they were."""
     return ConfigDict(_tuples(json.loads(text)))
+
+
+def completed(config: ConfigDict) -> ConfigDict:
+    """Returns a kept config with the keys that came after it, at their defaults, so that older runs stay readable."""
+    common = importlib.import_module("lmkd.configs.common")
+    whole = _filled(config.to_dict(), common.get_config().to_dict() | {"stage": {}})
+    whole["stage"] = {name: _filled(part, common.stage().to_dict()) for name, part in whole["stage"].items()}
+    for part in whole["stage"].values():
+        part["terms"] = {name: _filled(term, common.term("").to_dict()) for name, term in part["terms"].items()}
+    return ConfigDict(whole)
+
+
+def seed_of(config: ConfigDict, stage: str) -> int:
+    """The seed of a stage: its own, or else the experiment's."""
+    own = config.stage[stage].seed
+    return config.seed if own < 0 else own
+
+
+def teachers_of(stage: ConfigDict, term: ConfigDict, built: Any) -> tuple[str, ...]:
+    """The teachers that a term looks at: those it names, or else all of the stage's, in alphabetical order."""
+    if built.teachers == "none":
+        return ()
+    return tuple(term.teachers) or tuple(sorted(stage.teachers.keys()))
 
 
 def changed_keys(before: ConfigDict, now: ConfigDict, stage: str) -> list[str]:
@@ -183,6 +209,10 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
             yield str(unknown(f"optimizer {key}", stage.optimizer[key], valid, f"{where}.optimizer.{key}"))
     yield from _at_least(train, f"{where}.train", batch_size=1, micro_batches=1, ema_decay=0.0)
     yield from _at_least(stage.optimizer, f"{where}.optimizer", learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
+    yield from _at_least(stage.critics, f"{where}.critics", learning_rate=0.0, clip_norm=0.0, steps=1)
+    yield from _at_least(model, f"{where}.model", image_px=0, sigma_cells=0.0)
+    if model.image_px % 32:
+        yield f"{where}.model.image_px: {model.image_px} is no multiple of 32 (the network's lowest resolution is 1/32)"
     shares = {f"{where}.train.{k}": train[k] for k in ("ema_decay", "norm_momentum")}
     shares |= {f"{where}.optimizer.{k}": stage.optimizer[k] for k in ("momentum", "b2")}
     for key, value in shares.items():
@@ -196,12 +226,51 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     lengths[f"{where}.optimizer.warmup"] = stage.optimizer.warmup
     lengths |= {f"{where}.optimizer.boundaries[{i}]": b for i, b in enumerate(stage.optimizer.boundaries)}
     for name, term in stage.terms.items():
-        lengths |= {f"{where}.terms.{name}.schedule.{k}": term.schedule[k] for k in ("begin", "ramp")}
+        lengths |= {f"{where}.terms.{name}.schedule.{k}": term.schedule[k] for k in ("begin", "ramp", "decay_every")}
+    lengths |= {f"{where}.train.shares_every": train.shares_every, f"{where}.critics.patience": stage.critics.patience}
     for key in ("length", "log_every", "validate_every", "save_every"):
         if re.match(r"[0.]+ ", str(train[key])):
             yield f"{where}.train.{key}: {train[key]!r} is no time at all; give at least '1 step'"
     for key, text in lengths.items():
         yield from _problem(functools.partial(length_in_steps, text, faces=1, batch_size=1, where=key), "")
+
+
+def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
+    stage, where = config.stage[name], f"config.stage.{name}"
+    earlier = config.stages[: list(config.stages).index(name)]
+    for teacher, place in stage.teachers.items():
+        if place in config.stages and place not in earlier:
+            yield f"{where}.teachers.{teacher}: config.stages has stage {place} after {name}; put it before"
+        if not place:
+            yield f"{where}.teachers.{teacher} is empty: name a stage or the folder of a trained model"
+    if stage.teacher_which not in checkpoints.WHICH:
+        yield str(unknown("choice of checkpoint", stage.teacher_which, checkpoints.WHICH, f"{where}.teacher_which"))
+    for key in (stage.model.prune_from,) if stage.model.prune_from else ():
+        if key not in stage.teachers:
+            yield str(unknown("teacher", key, stage.teachers.keys(), f"{where}.model.prune_from"))
+    for key, term in stage.terms.items():
+        at = f"{where}.terms.{key}"
+        if isinstance(term.teachers, str):
+            yield f"{at}.teachers: write a tuple of names, ('{term.teachers}',)"
+            continue
+        for teacher in term.teachers:
+            if teacher not in stage.teachers:
+                yield str(unknown("teacher", teacher, stage.teachers.keys(), f"{at}.teachers"))
+        try:
+            built = plugins.resolve("lmkd.distill.terms", term.type)
+        except UserError:
+            continue  # told by _stage
+        seen = teachers_of(stage, term, built)
+        if built.teachers != "none" and not seen:
+            yield f"{at}: {term.type} needs a teacher; config.stage.{name}.teachers names none"
+        if built.teachers == "one" and len(seen) > 1:
+            yield f"{at}: {term.type} looks at one teacher; choose with {at}.teachers, from {', '.join(seen)}"
+
+
+def _ablation(config: ConfigDict) -> Iterator[str]:
+    rows = {s.row for s in config.stage.values() if s.row}
+    if config.ablation.baseline and config.ablation.baseline not in rows:
+        yield str(unknown("row", config.ablation.baseline, rows, "config.ablation.baseline"))
 
 
 def _plugin(package: str, name: str, options: ConfigDict, kind: str, where: str, options_at: str) -> Iterator[str]:
@@ -230,6 +299,13 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _filled(kept: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Adds defaults' missing keys, at every depth that both have; an empty dict of options stays as it is."""
+    both = {key: _filled(kept[key], value) for key, value in defaults.items() if isinstance(value, dict) and key in kept}
+    open_dicts = ("backbone_options", "head_options", "terms", "options", "teachers")
+    return {**defaults, **kept, **{key: value for key, value in both.items() if key not in open_dicts}}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,12 +15,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lmkd import build, scoring
+from lmkd import ablation, build, scoring, stages
 from lmkd import config as configs
 from lmkd.core.errors import UserError
 from lmkd.data.reading import Provenance
-from lmkd.evaluation import report
-from lmkd.evaluation.content import ReportContent, headline
+from lmkd.evaluation import comparison_tables, report
+from lmkd.evaluation.comparison import Comparison
+from lmkd.evaluation.comparison_tables import comparison_text
+from lmkd.evaluation.content import ReportContent, Result, headline
 from lmkd.evaluation.faces import FacePicture
 from lmkd.evaluation.files import whole_file
 from lmkd.evaluation.tables import summary_text
@@ -49,14 +51,15 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
 def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
     """Trains a stage unless it is finished, and returns what `finished.json` keeps of it for the report."""
     finished = folder / "finished.json"
-    _refuse_changes(config, name, folder)
+    teachers = stages.load_teachers(config, name, folder.parent)
+    _refuse_changes(config, name, folder, teachers)
     if finished.is_file():
         print(f"stage {name}: finished, skipped ({folder})")
         return json.loads(finished.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    built = build.stage(config, name, folder, scoring.validator(config))
+    built = stages.stage(config, name, folder, scoring.validator(config), teachers)
     _write_text(folder / "config.json", configs.to_json(config))
-    cost_rows = cost.count(built.net, config.data.image_px)
+    cost_rows = cost.count(built.net, built.image_px)
     options = built.arguments["options"]
     print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost_rows)}")
     print(
@@ -74,17 +77,22 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
         "last_session_seconds": round(time.monotonic() - begun, 1),
         "unreadable": built.unreadable.keys(),
         "cost": cost.table(cost_rows),
+        "parameters": cost.total(cost_rows).parameters,
+        "macs": cost.total(cost_rows).macs,
         "provenance": [p._asdict() for p in built.provenance],
+        "teachers": stages.identities(teachers),
+        "notices": built.watch.notices(),
     }
     _write_text(finished, json.dumps(summary, indent=1))
     return summary
 
 
-def _refuse_changes(config: ConfigDict, name: str, folder: Path) -> None:
+def _refuse_changes(config: ConfigDict, name: str, folder: Path, teachers: stages.Sources) -> None:
     before = folder / "config.json"
     if not before.is_file():
         return
-    changes = configs.changed_keys(configs.from_json(before.read_text()), config, name)
+    changes = configs.changed_keys(configs.completed(configs.from_json(before.read_text())), config, name)
+    changes += stages.changed_teachers(folder, teachers)
     if changes:
         raise UserError(
             f"{folder} holds stage {name!r} of another config; what changed:\n"
@@ -103,24 +111,32 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
             print(f"evaluation: nothing changed, kept\n{kept['summary']}")
             return path
     results, pictures, notices = [], [], []
+    by_stage: dict[str, list[Result]] = {}
     for stage in reversed(trained):  # the last stage is what the experiment is for: it makes the headline
         text, unreadable = _trained_text(stage), stage["unreadable"]
         if unreadable:
             notices.append(f"stage {stage['name']}: {len(unreadable)} unreadable training records were replaced: {unreadable}")
+        notices += [f"stage {stage['name']}: {text}" for text in stage.get("notices", [])]
         for label, step_folder in folders[stage["name"]]:
             scored = _score_checkpoint(config, stage["name"], label, step_folder, text, workdir, pictures=stage is trained[-1])
             results += [s.result for s in scored]
+            by_stage.setdefault(stage["name"], []).extend(s.result for s in scored)
             notices += scoring.notices(scored)
             pictures += [(s.result, s.pictures) for s in scored if s.pictures]
     of_last_stage = [r for r in results if r.name.startswith(f"{trained[-1]['name']} on ")]
     first = headline(of_last_stage)
     shown: Sequence[FacePicture] = next((p for r, p in pictures if r is first), [])
+    comparisons = ablation.compare(config, workdir, trained, by_stage)
+    for n, comparison in enumerate(comparisons):
+        _write_comparison(workdir / (f"ablation_{n}" if n else "ablation"), comparison)
     summary = summary_text(results) if results else "no test split was scored"
+    summary = "\n\n".join([summary, *map(comparison_text, comparisons)])
     used = {p.text(): p for reference in config.data.test for p in build.records(config, (reference,)).provenance}
     content = ReportContent(
         title=f"lmkd: {workdir.name}",
         command=command,
-        results=results,
+        results=_shown(config, results),
+        comparisons=comparisons,
         history=read_metrics(workdir / trained[-1]["name"] / "metrics.jsonl"),
         faces=shown if config.runtime.faces_in_report else None,
         cost="\n\n".join(f"stage {t['name']}\n{t['cost']}" for t in trained),
@@ -155,6 +171,22 @@ def _score_checkpoint(config, stage: str, label: str, folder: Path, text: str, w
             scoring.write_faces(workdir, f"{stage}_{reference}_{crop}_{label}", found.result)
             scored.append(found._replace(result=found.result._replace(name=f"{stage} on {reference}")))
     return scored
+
+
+def _shown(config: ConfigDict, results: Sequence[Result]) -> list[Result]:
+    """The results that the report's own tables show: of an ablation the first seed's alone, the comparison has them all."""
+
+    def first_seed(result: Result) -> bool:
+        stage = result.name.split(" on ")[0]
+        row = config.stage[stage].row
+        return not row or next(s for s in config.stages if config.stage[s].row == row) == stage
+
+    return [r for r in results if first_seed(r)] if config.ablation.baseline else list(results)
+
+
+def _write_comparison(path: Path, comparison: Comparison) -> None:
+    _write_text(path.with_suffix(".json"), json.dumps(comparison_tables.to_json(comparison), indent=1))
+    _write_text(path.with_suffix(".md"), comparison_tables.comparison_markdown(comparison))
 
 
 def _checkpoint_folders(folder: Path) -> list[tuple[str, Path]]:

@@ -42,7 +42,7 @@ def _run_name() -> str:
     after_space = [words[n + 1] for n, w in enumerate(words[:-1]) if w == "config"]
     given = [w.removeprefix("config=") for w in words if w.startswith("config=")] + after_space
     path, _, variant = given[-1].partition(":")
-    return Path(path).stem + (f"_{variant}" if variant else "")
+    return Path(path).stem + (f"_{variant}".replace(",", "_") if variant else "")
 
 
 def console() -> None:

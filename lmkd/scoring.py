@@ -12,6 +12,7 @@ from lmkd import build
 from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.core.schemes import Scheme
 from lmkd.data import pipeline, reading, transforms
+from lmkd.data.corruptions import Corruption
 from lmkd.evaluation import evaluator, faces, rows, scores
 from lmkd.evaluation.content import DatasetProvenance, Result
 from lmkd.models.landmarker import Landmarker
@@ -47,12 +48,12 @@ def score_split(
       provenance: what the network was trained on, for the report.
       pictures: also cuts out the best, median and worst faces.
     """
-    source, scheme = build.records(config, (reference,)), loaded.scheme
-    if source.scheme.name != scheme.name and scheme.name in source.scheme.subsets:
-        source = reading.InScheme(source, scheme.name)  # the set has more points than the network: those that it has
+    source, scheme = records(loaded, config, reference), loaded.scheme
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
     predict = build.predictor(loaded.model, scheme, flip_test=config.evaluation.flip_test)
-    found = _rows(predict, parallel.replicate(loaded.variables), scheme, config, source, unreadable, crop=crop)
+    found = face_rows(
+        predict, parallel.replicate(loaded.variables), scheme, config, source, unreadable, crop=crop, image_px=loaded.image_px
+    )
     scored = scores.score(
         found,
         source.scheme,
@@ -73,8 +74,16 @@ def score_split(
         flip_test=bool(config.evaluation.flip_test),
         step=int(loaded.folder.name) if loaded.folder.name.isdigit() else None,
     )
-    shown = _pictures(config, source, unreadable, result, crop) if pictures else []
+    shown = _pictures(config, source, unreadable, result, crop, loaded.image_px) if pictures else []
     return Scored(result, shown, unreadable.keys())
+
+
+def records(loaded: build.Loaded, config: ConfigDict, reference: str) -> reading.Records:
+    """Opens a split to score a landmarker on; where the set has more points than the network, with those that it has."""
+    source = build.records(config, (reference,))
+    if source.scheme.name != loaded.scheme.name and loaded.scheme.name in source.scheme.subsets:
+        return reading.InScheme(source, loaded.scheme.name)
+    return source
 
 
 def check_scorable(config: ConfigDict) -> None:
@@ -107,15 +116,15 @@ def check_scorable(config: ConfigDict) -> None:
 
 
 def validator(config: ConfigDict) -> Any:
-    """Returns (net, scheme) -> (variables -> mean NME in %) over the validation splits, without flip test."""
+    """Returns (net, image_px, scheme) -> (variables -> mean NME in %) over the validation splits, without flip test."""
 
-    def of_network(net: Landmarker, scheme: Scheme) -> Any:
+    def of_network(net: Landmarker, image_px: int, scheme: Scheme) -> Any:
         source = build.records(config, config.data.validation)
         predict = build.predictor(net, scheme, flip_test=False)
         unreadable = pipeline.Unreadable(config.data.on_unreadable)
 
         def nme_percent(variables: dict[str, Any]) -> float:
-            found = _rows(predict, variables, scheme, config, source, unreadable, crop=config.data.crop)
+            found = face_rows(predict, variables, scheme, config, source, unreadable, crop=config.data.crop, image_px=image_px)
             normaliser = config.evaluation.normaliser or None
             return float(100 * np.nanmean(rows.nme_per_face(found, source.scheme, normaliser)))
 
@@ -160,22 +169,35 @@ def notices(scored: Sequence[Scored]) -> list[str]:
     return [f"{s.result.name}: {len(s.unreadable)} unreadable faces skipped: {s.unreadable}" for s in scored if s.unreadable]
 
 
-def _rows(predict, variables, scheme, config, source, unreadable, *, crop: str) -> rows.FaceRows:
+def face_rows(
+    predict: Any,
+    variables: dict[str, Any],
+    scheme: Scheme,
+    config: ConfigDict,
+    source: reading.Records,
+    unreadable: pipeline.Unreadable,
+    *,
+    crop: str,
+    image_px: int,
+    corruption: Corruption | None = None,
+) -> rows.FaceRows:
+    """Returns one row for each face of `source`, predicted by `predict` (of `build.predictor`, for points of `scheme`)."""
+
     def predict_batch(batch):
         return predict(variables, batch)
 
     if source.scheme.name != scheme.name:
         predict_batch = evaluator.in_target_scheme(predict_batch, scheme, source.scheme.name)
-    batches = build.evaluation_batches(config, source, unreadable, crop=crop)
+    batches = build.evaluation_batches(config, source, unreadable, crop=crop, image_px=image_px, corruption=corruption)
     return evaluator.evaluate(predict_batch, batches, expected_faces=len(source))
 
 
-def _pictures(config, source, unreadable, result: Result, crop: str) -> list[faces.FacePicture]:
+def _pictures(config, source, unreadable, result: Result, crop: str, image_px: int) -> list[faces.FacePicture]:
     nme = rows.nme_per_face(result.rows, source.scheme, result.normaliser)
     wanted = dict(faces.select_faces(result.rows, nme))
     index_of = {result.rows.keys[n]: n for n in wanted}
     found: dict[int, faces.FacePicture] = {}
-    for batch in build.evaluation_batches(config, source, unreadable, crop=crop):
+    for batch in build.evaluation_batches(config, source, unreadable, crop=crop, image_px=image_px):
         for i, key in enumerate(batch["key"]):
             if key in index_of and batch["counted"][i]:
                 n = index_of[key]

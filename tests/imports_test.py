@@ -25,7 +25,10 @@ ROOMS = {
     "config": _ROOMS,
     "build": _ROOMS | {"config"},
     "scoring": _ROOMS | {"config", "build"},  # what two doors share: they sit between build and the doors
-    "experiment": _ROOMS | {"config", "build", "scoring"},
+    "stages": _ROOMS | {"config", "build"},
+    "robustness": _ROOMS | {"config", "build", "scoring"},
+    "ablation": _ROOMS | {"config", "build", "robustness"},
+    "experiment": _ROOMS | {"config", "build", "scoring", "stages", "ablation"},
     "data_builders": {"core"},
     "configs": {"core"},
     "lmkd": set(),  # lmkd/__init__.py

@@ -12,7 +12,9 @@ from lmkd.configs import common
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 
-EXPERIMENTS = sorted(p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in ("__init__", "common"))
+EXPERIMENTS = sorted(
+    p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in ("__init__", "common", "method")
+)
 
 
 def door(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -13,8 +13,9 @@ import jax
 from lmkd.core.errors import UserError
 from lmkd.training import parallel
 from lmkd.training.checkpoints import Checkpoints
-from lmkd.training.logs import MetricLog, Progress
+from lmkd.training.logs import MetricLog, Progress, read_metrics
 from lmkd.training.state import TrainState, inference_variables
+from lmkd.training.watch import CriticWatch
 
 
 class Interrupted(Exception):
@@ -27,7 +28,10 @@ class Interrupted(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class LoopOptions:
-    """Lengths of a stage, in optimiser steps; `micro_batches` as in `StepOptions`, `batch_size` in faces."""
+    """Lengths of a stage, in optimiser steps; `micro_batches` as in `StepOptions`, `batch_size` in faces.
+
+    `share_steps`: how often each term's share of the gradient is measured; 0 never.
+    """
 
     total_steps: int
     log_steps: int
@@ -35,6 +39,7 @@ class LoopOptions:
     save_steps: int
     batch_size: int
     micro_batches: int = 1
+    share_steps: int = 0
 
 
 class StopRequest:
@@ -71,12 +76,14 @@ def run(
     meta: Mapping[str, Any],
     options: LoopOptions,
     notes: Callable[[], dict[str, float]] = dict,
+    watch: CriticWatch | None = None,
 ) -> TrainState:
     """Trains one stage from its newest checkpoint, or from `state`, to its last step, and returns the final state.
 
     The order of operations matters: metrics are checked before anything is saved, so that a checkpoint is never written
     from a loss that is not finite; and the iterator is saved after the step that used its last batch. `notes` gives figures
-    from outside the step (unreadable records so far) to log with each row.
+    from outside the step (unreadable records so far) to log with each row. `watch` looks for critics that have collapsed. A
+    `train_step` that has `shares` is asked for them every `share_steps`.
 
     Raises:
       Interrupted: asked to stop; the state is saved.
@@ -87,13 +94,17 @@ def run(
         state = checkpoints.restore(state, iterator)
     step = int(state.step)
     log = MetricLog(folder, start_step=step)
+    for row in read_metrics(log.path) if watch else []:
+        watch.look(row["step"], row)  # type: ignore[union-attr]  # what was said before the stop is not said again
     progress = Progress(stage=name, start_step=step, total_steps=options.total_steps, batch_size=options.batch_size)
     pending: list[tuple[int, Any]] = []
-    nme, clock = None, time.monotonic()
+    nme, clock, shares = None, time.monotonic(), {}
     try:
         with StopRequest() as stop:
             while step < options.total_steps:
                 batch = parallel.split_over_devices(next(iterator), parts=options.micro_batches)
+                if options.share_steps and step % options.share_steps == 0:
+                    shares = train_step.shares(state, batch)  # type: ignore[attr-defined]
                 state, metrics = train_step(state, batch)
                 if jax.default_backend() == "cpu":
                     # Many steps queued on CPU devices can deadlock their collectives; there is nothing to overlap anyway.
@@ -114,7 +125,10 @@ def run(
                     scored = due_validation and (last or stopping is None)
                     if scored:
                         nme = values["validation/nme"] = validate(inference_variables(state))  # type: ignore[misc]
-                    log.write(step, values | notes())
+                    log.write(step, values | shares | notes())
+                    shares = {}
+                    for message in watch.look(step, values) if watch else []:
+                        progress.say(f"{name}, step {step}: {message}")
                     progress.show(values["loss"], nme)
                     if due_save:
                         checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)

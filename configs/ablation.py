@@ -1,0 +1,99 @@
+"""What each part of the method is worth: shared teachers, then students that differ in one thing, with several seeds.
+
+    python -m lmkd.main --config=configs/ablation.py                  # on the quickstart's synthetic faces
+    python -m lmkd.main --config=configs/ablation.py:faces68          # on real faces, as configs/faces68.py
+    python -m lmkd.main --config=configs/ablation.py:search           # plain students over width and depth, and their front
+    python -m lmkd.main --config=configs/ablation.py:faces68,seeds=1  # options are joined by commas; `smoke` is one of them
+
+Every student has the same steps, faces, augmentation, average and optimiser as the plain one; "plain, same time" has as many
+more steps as the whole method takes longer. The report has the table, paired bootstrap intervals against "plain", and curves.
+"""
+
+from ml_collections import ConfigDict
+
+from lmkd.configs import common, faces68, method, quickstart
+from lmkd.core.errors import UserError, unknown
+
+BASES = {"quickstart": quickstart, "faces68": faces68}
+OPTIONS = (*BASES, "search", "smoke", "seeds=N")
+SAME_TIME = 1.6  # steps of "plain, same time" over the others': measured, docs/results.md
+WIDTHS, DEPTHS = (8, 16, 24), {"shallow": (1, 1, 1), "slim": (1, 2, 1), "deep": (1, 3, 2)}
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the ablation over one of `BASES`."""
+    words = [word for word in (variant or "").split(",") if word]
+    for word in words:
+        if word not in OPTIONS and not (word.startswith("seeds=") and word[6:].isdigit() and int(word[6:])):
+            raise unknown("option", word, OPTIONS, "after the colon of --config=configs/ablation.py")
+    bases = [word for word in words if word in BASES]
+    if len(bases) > 1:
+        raise UserError(f"--config=configs/ablation.py: choose one of {', '.join(BASES)}, not {' and '.join(bases)}")
+    base = BASES[bases[0] if bases else "quickstart"]
+    seeds = next((int(word[6:]) for word in words if word.startswith("seeds=")), 1 if "search" in words else 3)
+    config = base.get_config()
+    config.expected = ""
+    students = _search(config) if "search" in words else _rows(config, base.WARM_UP)
+    del config.stage.student
+    teachers = () if "search" in words else ("teacher_w32", "teacher_v2p")
+    if "search" in words:
+        del config.stage.teacher_w32, config.stage.teacher_v2p
+    for row, s in students.items():
+        for seed in range(seeds):
+            copy = config.stage[f"{_slug(row)}_s{seed}"] = ConfigDict(s.to_dict())
+            copy.row, copy.seed = row, seed
+    config.stages = (*teachers, *(f"{_slug(row)}_s{seed}" for row in students for seed in range(seeds)))
+    config.ablation.baseline = "width 16, slim" if "search" in words else "plain"
+    config.ablation.front = True
+    config.ablation.robustness_faces = 0 if "search" in words else 100
+    return common.smoke(config) if "smoke" in words else config
+
+
+def _rows(config: ConfigDict, warm_up: str) -> dict[str, ConfigDict]:
+    """The students by row: the same recipe for all, and what each adds to it."""
+    rows = {
+        "plain": lambda s: None,
+        "+ teacher heatmaps": method.teacher_heatmaps,
+        "+ channel KL": method.channel_kl,
+        "+ channel attention": method.channel_attention,
+        "+ adversarial": lambda s: method.adversarial(s, warm_up),
+        "everything, one teacher": lambda s: method.everything(s, warm_up, ("w32",)),
+        "everything": lambda s: method.everything(s, warm_up),
+        "everything, pruned from W32": lambda s: _pruned(s, warm_up),
+        "everything, separable": lambda s: _separable(s, warm_up),
+        "plain, same time": _longer,
+    }
+    students = {}
+    for row, change in rows.items():
+        s = students[row] = method.plain(config.stage.student)
+        change(s)
+    return students
+
+
+def _pruned(s: ConfigDict, warm_up: str) -> None:
+    method.everything(s, warm_up)
+    s.model.prune_from = "w32"
+
+
+def _separable(s: ConfigDict, warm_up: str) -> None:
+    method.everything(s, warm_up)
+    s.model.backbone_options.block = "separable"
+
+
+def _longer(s: ConfigDict) -> None:
+    number, unit = s.train.length.split()
+    s.train.length = f"{round(float(number) * SAME_TIME)} {unit}"
+
+
+def _search(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Plain students over width and depth."""
+    students = {}
+    for width in WIDTHS:
+        for depth, modules in DEPTHS.items():
+            s = students[f"width {width}, {depth}"] = method.plain(config.stage.student)
+            s.model.backbone_options.width, s.model.backbone_options.modules = width, modules
+    return students
+
+
+def _slug(row: str) -> str:
+    return "_".join("".join(c if c.isalnum() else " " for c in row).split()).lower()

@@ -1,0 +1,106 @@
+"""The method, and the rows that take it apart: two large HRNets teach a slim one.
+
+    L_total = w_KD L_KD + w_AKD (L_A1 + L_A2) + w_CD L_CD
+
+L_KD: the student's heatmaps against the true ones. L_CD: channel-distribution KL (Shu et al. 2021) from teacher_w32's features
+to the student's, lifted by a 1x1 convolution. L_A1, L_A2: a critic for each teacher. The teachers are trained first, then frozen.
+
+An experiment calls `stages(config, teacher=..., student=...)`; `configs/ablation.py` calls `rows` as well. A recipe here is a
+function that changes a stage in place.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from lmkd.configs import common
+
+Change = Callable[[ConfigDict], None]
+TEACHERS = {"w32": "teacher_w32", "v2p": "teacher_v2p"}  # the name in the student's recipe -> the stage
+
+
+def stages(config: ConfigDict, *, teacher: Change, student: Change, warm_up: str) -> None:
+    """Gives a config the stages teacher_w32 (head V1), teacher_v2p (head V2p) and student (the whole method).
+
+    Args:
+      config: from `common.get_config()`.
+      teacher: backbone, objective, optimiser and length of both teachers.
+      student: the same of the student, as it would be trained plainly.
+      warm_up: length after which the critics wake and the adversarial term rises, over the same length again.
+    """
+    config.stage = ConfigDict()
+    for name, head in (("teacher_w32", "heads.V1"), ("teacher_v2p", "heads.V2p")):
+        s = config.stage[name] = common.stage()
+        teacher(s)
+        s.model.head, s.model.head_options = head, ConfigDict()
+        s.model.backbone_options.all_outputs = head != "heads.V1"
+    s = config.stage.student = common.stage()
+    student(s)
+    everything(s, warm_up)
+    config.stages = ("teacher_w32", "teacher_v2p", "student")
+
+
+def published_teacher(s: ConfigDict) -> None:
+    """HRNet-W32 by the published recipe."""
+    common.published_hrnet(s)
+    s.model.backbone_options = ConfigDict(common.hrnet(width=32))
+
+
+def published_student(s: ConfigDict) -> None:
+    """A slim HRNet at 256 px, by the same recipe as its teachers: 1.3M parameters, 0.9G MACs (98 points)."""
+    common.published_hrnet(s)
+    slim = common.hrnet(width=12, modules=(1, 2, 1), blocks=2, stage1_width=32, stage1_blocks=1, stem_width=32)
+    s.model.backbone_options = ConfigDict(slim)
+    s.optimizer.learning_rate = 1e-3
+    s.train.ema_decay = 0.999
+
+
+def plain(s: ConfigDict) -> ConfigDict:
+    """Returns a copy of a stage without its teachers and what they teach."""
+    s = ConfigDict(s.to_dict())
+    s.teachers = ConfigDict()
+    for name in [name for name, term in s.terms.items() if not term.type.startswith("ground_truth.")]:
+        del s.terms[name]
+    return s
+
+
+def everything(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32", "v2p")) -> None:
+    """The whole method; with one teacher it is its first half."""
+    channel_kl(s)
+    adversarial(s, warm_up, teachers)
+
+
+def channel_kl(s: ConfigDict, weight: float = 0.2) -> None:
+    """+ w_CD L_CD: channel-distribution KL on the tap "features", temperature 4 as in the paper."""
+    _take_teachers(s, "w32")
+    s.terms.channel = common.term("channel.ChannelKL", weight=weight, teachers=("w32",), tap="features", temperature=4.0)
+
+
+def channel_attention(s: ConfigDict, weight: float = 1.0) -> None:
+    """+ channel attention in its place: pooled statistics of the last module of every HRNet stage that both networks have."""
+    _take_teachers(s, "w32")
+    s.terms.attention = common.term(
+        "channel.ChannelAttention", weight=weight, teachers=("w32",), taps=("stage1", "features"), statistics="mean"
+    )
+
+
+def adversarial(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32", "v2p"), weight: float = 0.1) -> None:
+    """+ w_AKD (L_A1 + L_A2): a critic for each teacher, off until the student draws heatmaps."""
+    _take_teachers(s, *teachers)
+    for name in teachers:
+        s.terms[f"adversarial_{name}"] = common.term(
+            "adversarial.Adversarial", weight=weight, teachers=(name,), begin=warm_up, ramp=warm_up
+        )
+
+
+def teacher_heatmaps(s: ConfigDict, weight: float = 1.0) -> None:
+    """+ the teachers' heatmaps as targets: positions' cross-entropy for softmax heads, mean squared error for linear ones."""
+    _take_teachers(s, "w32", "v2p")
+    kind = "TeacherPositions" if s.model.heatmap_activation == "softmax" else "TeacherHeatmaps"
+    options = {} if kind == "TeacherPositions" else {"scale": 1000.0}
+    s.terms.response = common.term(f"response.{kind}", weight=weight, **options)
+
+
+def _take_teachers(s: ConfigDict, *names: str) -> None:
+    for name in names:
+        s.teachers[name] = TEACHERS[name]
