@@ -3,7 +3,7 @@
     L_total = w_KD L_KD + w_AKD (L_A1 + L_A2) + w_CD L_CD
 
 L_KD: the student's heatmaps against the true ones. L_CD: channel-distribution KL (Shu et al. 2021) from teacher_w32's features
-to the student's, lifted by a 1x1 convolution. L_A1, L_A2: a critic for each teacher. The teachers are trained first, then frozen.
+to the student's, lifted by a 1x1 convolution. L_A1, L_A2: a critic for each teacher. Teachers are trained first, then frozen.
 
 An experiment calls `stages(config, teacher=..., student=...)`; `configs/ablation.py` calls `rows` as well. A recipe here is a
 function that changes a stage in place.

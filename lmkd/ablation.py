@@ -1,4 +1,4 @@
-"""The comparison over an experiment's stages that name a row: what each method is worth, with its seeds, costs and robustness."""
+"""The comparison over an experiment's stages that name a row: what each method is worth, over seeds, and what it costs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -23,6 +23,7 @@ from lmkd.distill.base import TermVariables
 from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
 from lmkd.distill.teachers import Teacher, look, seen_at
 from lmkd.models import initialise, landmarker, pruning, weights
+from lmkd.models.hrnet import HRNet
 from lmkd.training import checkpoints, loop, optimisers, parallel, shares, state, step, watch
 
 
@@ -277,7 +278,10 @@ def _first_variables(net, part: ConfigDict, config: ConfigDict, seed: int, teach
         variables = weights.convert(published, variables, backbone_only=part.model.weights_backbone_only)
     if part.model.prune_from:
         teacher = teachers[part.model.prune_from]
-        pruned = pruning.prune(teacher.variables, variables, source=teacher.model.backbone, student=net.backbone)
+        source, student = teacher.model.backbone, net.backbone
+        if not (isinstance(source, HRNet) and isinstance(student, HRNet)):
+            raise UserError(f"model.prune_from={part.model.prune_from}: only an HRNet can be pruned into an HRNet")
+        pruned = pruning.prune(teacher.variables, variables, source=source, student=student)
         if pruned.kept_as_drawn:
             print(f"pruned from {part.model.prune_from}; drawn, since it lacks them: {', '.join(pruned.kept_as_drawn)}")
         variables = pruned.variables

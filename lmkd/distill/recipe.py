@@ -110,7 +110,8 @@ class Recipe:
           Sums, and the terms' new states by name.
         """
         mask = inputs.batch["mask"]
-        total, logs, states = jnp.zeros((), jnp.float32), {}, {}
+        total, states = jnp.zeros((), jnp.float32), {}
+        logs: dict[str, Any] = {}
         for n, part in enumerate(self.terms):
             own = variables.get(part.name, TermVariables())
             fixed = own._replace(critic=_constant(own.critic), state=_constant(own.state))
@@ -128,7 +129,8 @@ class Recipe:
         """
         mask = inputs.batch["mask"]
         inputs = inputs._replace(student=_constant(inputs.student))
-        total, logs, states = jnp.zeros((), jnp.float32), {}, {}
+        total, states = jnp.zeros((), jnp.float32), {}
+        logs: dict[str, Any] = {}
         for part in self.with_critic:
             own = variables[part.name]
             fixed = own._replace(adapter=_constant(own.adapter), state=_constant(own.state))

@@ -56,7 +56,7 @@ def look(
     """
     found = {}
     for name, teacher in teachers.items():
-        outputs = teacher.model.apply(variables[name], resized(image, teacher.image_px), train=False)
+        outputs: Any = teacher.model.apply(variables[name], resized(image, teacher.image_px), train=False)
         factor = student_px / teacher.image_px
         points = _scaled(outputs.landmarks_px, factor)
         found[name] = Outputs(on_grid(outputs.heatmaps, grid), points, outputs.taps)
