@@ -1,12 +1,14 @@
 """Scores a trained landmarker on prepared splits: NME, failure rate, AUC, by subset and group, one row a face.
 
     python -m lmkd.evaluate --model=runs/faces68 [--which=best|latest] [--data=the300w:common ...] [--crop=rectangle]
-                            [--normaliser=inter_pupil] [--noflip_test] [--output=DIR]
+                            [--normaliser=inter_pupil] [--noflip_test] [--suite=robustness [--limit=N]] [--output=DIR]
 
 Without --data it scores the test splits of the model's own config. A model of 98 points is scored on a 68-point set by the
-points that the two share. With --output it writes `faces_*.csv`, `results.json` and `report.html` there.
+points that the two share. With --output it writes `faces_*.csv`, `results.json` and `report.html` there. --suite=robustness
+scores under corruptions and attack besides (docs/robustness.md), over the first --limit faces, into `robustness.json`.
 """
 
+import itertools
 import json
 import shlex
 import sys
@@ -24,8 +26,14 @@ _NORMALISER = flags.DEFINE_string("normaliser", "", "inter_ocular, inter_pupil, 
 _FLIP_TEST = flags.DEFINE_bool("flip_test", None, "Average with the mirrored crop; the model's config decides by default.")
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Faces at once; the model's config's by default.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
+_SUITE = flags.DEFINE_string("suite", "", "Besides the scores, a suite: robustness (eight corruptions, and attacks).")
+_LIMIT = flags.DEFINE_integer(
+    "limit", 0, "The suite takes so many faces of a split, the first ones; 0 takes all.", lower_bound=0
+)
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for faces_*.csv, results.json and report.html.")
 _FACES = flags.DEFINE_bool("faces", True, "Pictures of faces in the report; --no_faces leaves them out.")
+
+SUITES = ("robustness",)
 
 
 def main() -> None:
@@ -38,6 +46,10 @@ def main() -> None:
     cli.quiet()
     if not _MODEL.value:
         raise UserError("which model? --model=runs/quickstart, for one")
+    if _SUITE.value and _SUITE.value not in SUITES:
+        raise unknown("suite", _SUITE.value, SUITES, "--suite")
+    if _LIMIT.value and not _SUITE.value:
+        raise UserError("--limit is of a suite's faces: give --suite=robustness with it")
     loaded = build.load(_MODEL.value, _WHICH.value)
     config = loaded.config
     config.data.data_dir = _DATA_DIR.value or config.data.data_dir
@@ -50,6 +62,7 @@ def main() -> None:
         if crop not in CROP_PROTOCOLS:
             raise unknown("crop protocol", crop, CROP_PROTOCOLS, "--crop")
     build.prepare_device(config)
+    references = _DATA.value or config.data.test
     scored = [
         scoring.score_split(
             loaded,
@@ -60,18 +73,35 @@ def main() -> None:
             provenance=f"trained on {scoring.trained_on(build.training_data(loaded))}",
             pictures=bool(_OUTPUT.value) and _FACES.value,
         )
-        for reference in (_DATA.value or config.data.test)
+        for reference in references
         for crop in crops
     ]
     print(summary_text([s.result for s in scored]))
+    robust = _robustness(loaded, config, references, crops) if _SUITE.value else []
     if _OUTPUT.value:
-        _write(Path(_OUTPUT.value), loaded, config, scored)
+        _write(Path(_OUTPUT.value), loaded, config, scored, robust)
 
 
-def _write(folder: Path, loaded, config, scored) -> None:
+def _robustness(loaded, config, references, crops) -> list:
+    from lmkd import robustness
+    from lmkd.evaluation.robustness import text
+
+    found = []
+    for reference, crop in itertools.product(references, crops):
+        limit = _LIMIT.value or None
+        found.append(
+            robustness.run(
+                loaded, config, reference, crop=crop, limit=limit, progress=lambda line: print(line, file=sys.stderr)
+            )
+        )
+        print(f"\n{text(found[-1])}")
+    return found
+
+
+def _write(folder: Path, loaded, config, scored, robust) -> None:
     from lmkd import build, scoring
     from lmkd import config as configs
-    from lmkd.evaluation import report
+    from lmkd.evaluation import report, robustness
     from lmkd.evaluation.content import ReportContent, headline
     from lmkd.evaluation.files import whole_file
     from lmkd.models import cost
@@ -82,6 +112,9 @@ def _write(folder: Path, loaded, config, scored) -> None:
         scoring.write_faces(folder, f"{r.name}_{r.crop_protocol}", r)
     with whole_file(folder / "results.json") as file:
         file.write(json.dumps(scoring.numbers(results), indent=1))
+    if robust:
+        with whole_file(folder / "robustness.json") as file:
+            file.write(json.dumps([robustness.to_dict(r) for r in robust], indent=1))
     first = headline(results)
     used = [p for r in results for p in build.records(config, (r.name,)).provenance]
     content = ReportContent(
@@ -90,11 +123,12 @@ def _write(folder: Path, loaded, config, scored) -> None:
         results=results,
         history=[],
         faces=next((s.pictures for s in scored if s.result is first), []) if _FACES.value else None,
-        cost=cost.table(cost.count(loaded.model, config.data.image_px)),
+        cost=cost.table(cost.count(loaded.model, loaded.image_px)),
         config_json=configs.to_json(config),
         versions=build.versions(),
         datasets=scoring.datasets((*build.training_data(loaded), *dict.fromkeys(used))),
         notices=scoring.notices(scored),
+        robustness=robust,
     )
     report.write_report(folder / "report.html", content)
     print(f"\nreport: {(folder / 'report.html').absolute()}")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from lmkd.core import schemes
 from lmkd.core.schemes import Scheme
 from lmkd.evaluation.faces import FacePicture
+from lmkd.evaluation.robustness import Robustness
 from lmkd.evaluation.rows import FaceRows, take_points
 from lmkd.evaluation.scores import Scores
 
@@ -74,6 +75,7 @@ class ReportContent(NamedTuple):
       versions: package or machine fact -> version.
       datasets: where every split came from.
       notices: what a reader must not miss ("12 records skipped").
+      robustness: what the robustness suite found, one for each split and crop.
     """
 
     title: str
@@ -86,6 +88,7 @@ class ReportContent(NamedTuple):
     versions: Mapping[str, str]
     datasets: Sequence[DatasetProvenance]
     notices: Sequence[str] = ()
+    robustness: Sequence[Robustness] = ()
 
 
 def headline(results: Sequence[Result]) -> Result | None:

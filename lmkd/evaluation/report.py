@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmkd.evaluation import faces as face_pictures
-from lmkd.evaluation import page, plots, tables
+from lmkd.evaluation import page, plots, robustness, tables
 from lmkd.evaluation.content import DatasetProvenance, ReportContent, Result, headline, scored_points
 from lmkd.evaluation.faces import RANKS, FacePicture, face_picture, select_faces
 from lmkd.evaluation.files import whole_file
@@ -35,6 +35,7 @@ def _page(content: ReportContent) -> list[Html]:
         "By subset and group": tables.breakdown(content.results),
         "Curves": _curves(content),
         "Errors by point": _points(content.results),
+        "Robustness": robustness.section(content.robustness),
         "Faces": _faces(content.faces, headline(content.results)),
         "Cost": _cost(content.cost),
         "Data": _data(content.datasets),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from lmkd.evaluation import page
 from lmkd.evaluation.faces import data_uri
@@ -170,10 +170,11 @@ def _log_scale(panel: Axes, lowest: float, highest: float) -> None:
     panel.set_yscale("log")
     low, high = lowest / 1.15, highest * 1.15
     panel.set_ylim(low, high)
-    ticks = [m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+    per_decade = (1, 2, 5) if high / low > 4 else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    ticks = [m * 10.0**e for e in range(-3, 5) for m in per_decade if low <= m * 10.0**e <= high]
     panel.yaxis.set_major_locator(FixedLocator(ticks))
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    panel.yaxis.set_minor_formatter(NullFormatter())
+    panel.yaxis.set_minor_locator(NullLocator())
 
 
 def _tables(found: Robustness) -> list[Html]:
