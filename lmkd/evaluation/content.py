@@ -76,6 +76,7 @@ class ReportContent(NamedTuple):
       datasets: where every split came from.
       notices: what a reader must not miss ("12 records skipped").
       robustness: what the robustness suite found, one for each split and crop.
+      comparisons: methods against a baseline (`comparison.Comparison`), one for each split and crop.
     """
 
     title: str
@@ -89,6 +90,7 @@ class ReportContent(NamedTuple):
     datasets: Sequence[DatasetProvenance]
     notices: Sequence[str] = ()
     robustness: Sequence[Robustness] = ()
+    comparisons: Sequence[Any] = ()  # Comparison is made of results, which are defined here
 
 
 def headline(results: Sequence[Result]) -> Result | None:

@@ -12,13 +12,16 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lmkd.core.schemes import Scheme
 from lmkd.evaluation.rows import FaceRows, errors_px, norms_px
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 _WIDTH_IN = 5.2
+_DASHES = ("-", "--", "-.", ":", (0, (7, 1.5, 1, 1.5, 1, 1.5)))  # 5 and the 7 colours besides black: 35 that differ
+_LABEL_PT, _LABEL_GAP_PT = 8.5, 6.0
+_COLOURS = tuple(colour for colour in PALETTE if colour != "#000000")
 
 
 class Curve(NamedTuple):
@@ -27,6 +30,16 @@ class Curve(NamedTuple):
     name: str
     checkpoint: str
     nme: np.ndarray
+
+
+class FrontPoint(NamedTuple):
+    """One method: multiply-accumulates of a face, mean NME in % and its standard deviation over seeds (NaN: one seed)."""
+
+    name: str
+    macs: int
+    nme_percent: float
+    sd_percent: float
+    on_front: bool
 
 
 def ced_figure(curves: Sequence[Curve], thresholds: Sequence[float]) -> str:
@@ -46,6 +59,54 @@ def ced_figure(curves: Sequence[Curve], thresholds: Sequence[float]) -> str:
     axes.set(xlabel="NME (%)", ylabel="faces with at most this NME (%)", xlim=(0, 100 * end * 1.01), ylim=(0, 101))
     _legend(axes, "lower right")
     return _svg(figure, "ced")
+
+
+def compared_ced_figure(curves: Sequence[Curve], thresholds: Sequence[float]) -> str:
+    """Returns the cumulative error distributions of many methods, the first one (the baseline) in black, a legend beneath.
+
+    The axis ends at the largest threshold, or where the first curve reaches 90 % if that is later: of networks that are
+    not good yet, something is to be seen too.
+    """
+    figure, axes = _figure(3.3 + 0.19 * -(-len(curves) // 2))
+    found = [np.sort(curve.nme[np.isfinite(curve.nme)]) for curve in curves]
+    reached = float(np.quantile(found[0], 0.9)) if found and found[0].size else 0.0
+    end = max(*thresholds, min(reached, 0.5), 0.0) if thresholds else max(reached, 1e-3)
+    grid = np.linspace(0.0, end, 501)
+    for n, (curve, nme) in enumerate(zip(curves, found, strict=True)):
+        share = np.searchsorted(nme, grid, side="right") / max(nme.size, 1)
+        colour = _COLOURS[(n - 1) % len(_COLOURS)] if n else "#000000"
+        width = 1.5 if n else 2.2
+        axes.plot(
+            100 * grid, 100 * share, linestyle=_DASHES[n % len(_DASHES)], color=colour, lw=width, label=_short(curve.name)
+        )
+    for threshold in thresholds:
+        axes.axvline(100 * threshold, color="#777777", linewidth=0.9, linestyle=":")
+    axes.set(xlabel="NME (%)", ylabel="faces with at most this NME (%)", xlim=(0, 100 * end), ylim=(0, 101))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8.5, frameon=False, handlelength=3.2, columnspacing=1.2)
+    return _svg(figure, "compared_ced")
+
+
+def front_figure(points: Sequence[FrontPoint]) -> str:
+    """Returns mean NME against MACs (log axis), a bar of one standard deviation each way, the front as a step line."""
+    figure, axes = _figure(4.2)
+    points = sorted((p for p in points if np.isfinite(p.nme_percent)), key=lambda p: (p.macs, p.nme_percent))
+    front = [p for p in points if p.on_front]
+    axes.set_xscale("log")
+    if front:
+        axes.step([p.macs for p in front], [p.nme_percent for p in front], where="post", color="#0072B2", lw=1.4, zorder=1)
+    for p in points:
+        colour, mark = ("#0072B2", "o") if p.on_front else ("#777777", "s")
+        bar = None if np.isnan(p.sd_percent) else p.sd_percent
+        axes.errorbar(
+            p.macs, p.nme_percent, yerr=bar, fmt=mark, color=colour, markersize=5, capsize=2.5, elinewidth=1.1, zorder=2
+        )
+    axes.set(xlabel="multiply-accumulates of one face (millions)", ylabel="mean NME (%)")
+    if points:
+        axes.margins(y=0.1)
+        axes.set_xlim(*_limits_with_labels(points))
+        _millions(axes)
+        _label_points(figure, axes, points)
+    return _svg(figure, "front")
 
 
 def training_figure(history: Sequence[Mapping[str, Any]]) -> str:
@@ -153,6 +214,59 @@ def _figure(height_in: float, rows: int = 1) -> tuple[Figure, Any]:
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _millions(axes: Axes) -> None:
+    """Ticks of a log axis at 1, 2 and 5 times powers of ten, in millions."""
+    low, high = axes.get_xlim()
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    axes.xaxis.set_major_locator(FixedLocator([m * 10.0**e for e in decades for m in steps if low <= m * 10.0**e <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
+
+
+def _limits_with_labels(points: Sequence[FrontPoint]) -> tuple[float, float]:
+    """Limits of the log axis that leave every label room on the right of its point."""
+    low = min(p.macs for p in points) / 1.6
+    room_pt = 0.86 * 72 * _WIDTH_IN - _LABEL_GAP_PT  # the axes' width, about
+    needed = [low * (p.macs / low) ** (room_pt / (room_pt - _label_width_pt(p))) for p in points]
+    return low, max(*needed, 3 * low)  # a factor of 2.5 at least, so that there is a tick
+
+
+def _label_width_pt(point: FrontPoint) -> float:
+    return _LABEL_GAP_PT + 0.6 * _LABEL_PT * len(_short(point.name, 28))
+
+
+def _label_points(figure: Figure, axes: Axes, points: Sequence[FrontPoint]) -> None:
+    """Writes names right above their points, where the front never runs, or further off until none lies on another.
+
+    A name that had to move has a line to its point.
+    """
+    figure.draw_without_rendering()  # lays the axes out: places are known from here on
+    scale = figure.dpi / 72
+    height, placed = 1.25 * _LABEL_PT * scale, list[tuple[float, float, float]]()
+    bottom, top = axes.bbox.y0 + height / 2, axes.bbox.y1 - height / 2
+    above = height / 2
+    offsets = sorted((above + n * height / 4 for n in range(-120, 121)), key=lambda offset: abs(offset - above))
+    line = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+    for p in sorted(points, key=lambda p: -p.nme_percent):
+        x, y = axes.transData.transform((p.macs, p.nme_percent))
+        right = x + _label_width_pt(p) * scale
+        free = (
+            y + o
+            for o in offsets
+            if bottom <= y + o <= top
+            and not (p.on_front and abs(o) < 0.45 * height)  # the front goes through there
+            and all(abs(y + o - other) >= height or x > end or right < begin for begin, end, other in placed)
+        )
+        where = next(free, y)
+        placed.append((x, right, where))
+        axes.annotate(
+            _short(p.name, 28), (p.macs, p.nme_percent), xytext=(_LABEL_GAP_PT, (where - y) / scale),
+            textcoords="offset points", va="center", fontsize=_LABEL_PT, zorder=3,
+            color="#0072B2" if p.on_front else "#333333", arrowprops=line if abs(where - y - above) > height / 3 else None,
+        )  # fmt: skip
 
 
 def _legend(axes: Axes, place: Literal["lower right", "upper right"], columns: int = 1) -> None:

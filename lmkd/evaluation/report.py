@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmkd.evaluation import comparison_tables, page, plots, robustness, tables
 from lmkd.evaluation import faces as face_pictures
-from lmkd.evaluation import page, plots, robustness, tables
 from lmkd.evaluation.content import DatasetProvenance, ReportContent, Result, headline, scored_points
 from lmkd.evaluation.faces import RANKS, FacePicture, face_picture, select_faces
 from lmkd.evaluation.files import whole_file
@@ -32,6 +32,7 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
 def _page(content: ReportContent) -> list[Html]:
     sections = {
         "Scores": tables.scores(content.results),
+        "Ablation": comparison_tables.section(content.comparisons),
         "By subset and group": tables.breakdown(content.results),
         "Curves": _curves(content),
         "Errors by point": _points(content.results),
