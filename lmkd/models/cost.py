@@ -3,9 +3,10 @@
     rows = cost.count(model, side_px=256)
     print(cost.table(rows))
 
-Nothing is run: the numbers come from one abstract evaluation. Multiply-adds (MACs) are those of convolutions and matrix
-products for one image; batch norm, activations, interpolation and decoding are not counted, as in published figures (a
-"FLOPs" figure may be this or twice this).
+Nothing is run: the numbers come from one abstract evaluation. Multiply-adds (MACs) are those of convolutions (depthwise
+ones too, which `layers.DepthwiseConv` writes as elementwise products) and matrix products for one image; batch norm,
+activations, interpolation and decoding are not counted, as in published figures (a "FLOPs" figure may be this or twice
+this).
 """
 
 import math
@@ -16,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lmkd.models.layers import RESIZE_SCOPE
+from lmkd.models.layers import DEPTHWISE_SCOPE, RESIZE_SCOPE
 
 
 class Row(NamedTuple):
@@ -75,7 +76,10 @@ def _part(scopes: Sequence[str]) -> str:
 
 
 def _products(jaxpr: Any, scopes: tuple[str, ...], times: int) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Yields (name scopes, multiply-adds) of every convolution and matrix product outside interpolation."""
+    """Yields (name scopes, multiply-adds) of every convolution and matrix product outside interpolation.
+
+    A depthwise convolution stands as elementwise products in a scope of its own, where each product is a multiply-add.
+    """
     for equation in jaxpr.eqns:
         here = (*scopes, *(s for s in str(equation.source_info.name_stack).split("/") if s))
         if RESIZE_SCOPE in here:
@@ -87,6 +91,8 @@ def _products(jaxpr: Any, scopes: tuple[str, ...], times: int) -> Iterator[tuple
             (contracted, _), _ = equation.params["dimension_numbers"]
             depth = math.prod(equation.invars[0].aval.shape[i] for i in contracted)
             yield here, times * depth * math.prod(equation.outvars[0].aval.shape)
+        elif name == "mul" and DEPTHWISE_SCOPE in here:
+            yield here, times * math.prod(equation.outvars[0].aval.shape)
         repeats = equation.params["length"] if name == "scan" else 1
         for inner in _inner_jaxprs(equation.params.values()):
             yield from _products(inner, here, times * repeats)

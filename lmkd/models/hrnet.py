@@ -6,7 +6,7 @@
 
 Sun et al., "Deep High-Resolution Representation Learning for Human Pose Estimation", 2019, arXiv 1902.09212; Wang et
 al., "Deep High-Resolution Representation Learning for Visual Recognition", 2020, arXiv 1908.07919, section 3. Layer for
-layer the published PyTorch networks (`tests/models/parity_test.py`).
+layer the published PyTorch networks (`tests/models/parity_test.py`), with `block="basic"`.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from lmkd.core.errors import report_together
+from lmkd.core.errors import report_together, unknown
 from lmkd.models import layers
-from lmkd.models.layers import ConvNorm
+from lmkd.models.layers import ConvNorm, SeparableConvNorm
 
 EXPANSION = 4
+BLOCKS = {"basic": ConvNorm, "separable": SeparableConvNorm}
+"""What the 3x3 convolutions of the fused modules are made of, by the name of the block."""
 
 
 class Bottleneck(nn.Module):
@@ -44,16 +46,17 @@ class Bottleneck(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Residual block of two 3x3 convolutions that keeps the number of channels."""
+    """Residual block of two 3x3 convolutions (`conv`: one of `BLOCKS`) that keeps the number of channels."""
 
+    conv: Callable = ConvNorm
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
-        y = ConvNorm(x.shape[-1], name="conv1", **policy)(x, train)
-        y = ConvNorm(x.shape[-1], relu=False, name="conv2", **policy)(y, train)
+        y = self.conv(x.shape[-1], name="conv1", **policy)(x, train)
+        y = self.conv(x.shape[-1], relu=False, name="conv2", **policy)(y, train)
         return nn.relu(y + x)
 
 
@@ -61,12 +64,14 @@ class FusedModule(nn.Module):
     """`blocks` BasicBlocks on every branch, then an exchange: each output is the ReLU of a sum over all branches.
 
     A lower branch comes up by 1x1 and up-sampling, a higher one comes down by 3x3 convolutions of stride 2.
-    `outputs` branches are written (all by default; the pose code's last module writes the highest one alone).
+    `outputs` branches are written (all by default; the pose code's last module writes the highest one alone). Every 3x3
+    convolution is a `conv`.
     """
 
     blocks: int
     upsample: str
     outputs: int | None = None
+    conv: Callable = ConvNorm
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
 
@@ -76,7 +81,7 @@ class FusedModule(nn.Module):
         maps = list(maps)
         for i in range(len(maps)):
             for k in range(self.blocks):
-                maps[i] = BasicBlock(name=f"branch{i}_block{k}", **policy)(maps[i], train)
+                maps[i] = BasicBlock(self.conv, name=f"branch{i}_block{k}", **policy)(maps[i], train)
         return [nn.relu(sum(self._contributions(maps, i, train))) for i in range(self.outputs or len(maps))]
 
     def _contributions(self, maps, i, train):
@@ -88,7 +93,7 @@ class FusedModule(nn.Module):
                 x = layers.upsample(x, size, self.upsample)
             for k in range(i - j):
                 last = k == i - j - 1
-                down = ConvNorm(
+                down = self.conv(
                     channels if last else x.shape[-1], stride=2, relu=not last, name=f"fuse{i}_{j}_step{k}", **policy
                 )
                 x = down(x, train)
@@ -132,6 +137,7 @@ class Stage(nn.Module):
     blocks: int
     upsample: str
     outputs: int | None = None
+    conv: Callable = ConvNorm
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
 
@@ -147,7 +153,7 @@ class Stage(nn.Module):
             branches.append(x)
         for m in range(self.modules):
             outputs = self.outputs if m == self.modules - 1 else None
-            module = FusedModule(self.blocks, self.upsample, outputs, name=f"module{m}", **policy)
+            module = FusedModule(self.blocks, self.upsample, outputs, self.conv, name=f"module{m}", **policy)
             branches = module(branches, train)
         return branches
 
@@ -167,6 +173,8 @@ class HRNet(nn.Module):
       upsample: "bilinear" (facial-landmark code) or "nearest" (pose code).
       all_outputs: the last module writes all four branches. With False only the highest, as in the pose code: what the
         head `V1` needs, without the parameters that it would leave unused.
+      block: "basic", or "separable": every 3x3 convolution of the fused modules (the blocks' and the strided ones of the
+        exchange) is depthwise and pointwise (`layers.SeparableConvNorm`). Stem, stage 1 and transitions stay dense.
       dtype: of the computation.
       norm: constructor from `layers.batch_norm`, of the same dtype.
     """
@@ -179,6 +187,7 @@ class HRNet(nn.Module):
     stem_width: int = 64
     upsample: str = "bilinear"
     all_outputs: bool = True
+    block: str = "basic"
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
 
@@ -206,7 +215,8 @@ class HRNet(nn.Module):
         for n, modules in enumerate(self.modules, start=2):
             widths = tuple(self.width * 2**i for i in range(n))
             outputs = 1 if n == 4 and not self.all_outputs else None
-            stage = Stage(widths, modules, self.blocks, self.upsample, outputs, name=f"stage{n}", **policy)
+            conv = BLOCKS[self.block]
+            stage = Stage(widths, modules, self.blocks, self.upsample, outputs, conv, name=f"stage{n}", **policy)
             maps = stage(maps, train)
             taps |= {f"stage{n}.{i}": y for i, y in enumerate(maps)}
         return maps, taps
@@ -220,6 +230,8 @@ def _problems(net: HRNet) -> list[str]:
         problems.append(f"modules: needs three numbers, for stages 2, 3 and 4, got {net.modules!r}")
     if net.upsample not in layers.UPSAMPLING:
         problems.append(f"upsample: needs one of {', '.join(layers.UPSAMPLING)}, got {net.upsample!r}")
+    if net.block not in BLOCKS:
+        problems.append(str(unknown("block", net.block, BLOCKS)))
     return problems
 
 

@@ -15,30 +15,41 @@ import numpy as np
 
 from lmkd.models.heads import FINAL_STDDEV
 
-_CONSTANT = {"scale": 1.0, "var": 1.0, "bias": 0.0, "mean": 0.0}
+_CONSTANT = {"scale": 1.0, "var": 1.0, "bias": 0.0, "mean": 0.0, "sigma": 1.0}
 
 
 def initial_variables(model: nn.Module, side_px: int, *, seed: int) -> dict[str, Any]:
     """Returns {"params", "batch_stats"} of float32 NumPy arrays for crops of `side_px`.
 
-    Kernels are He-normal by fan-out (He et al. 2015, arXiv 1502.01852, equation 14), the heads' last one N(0, 0.001); norms
-    start at scale 1, bias 0, mean 0, variance 1.
+    Kernels are He-normal by fan-out (He et al. 2015, arXiv 1502.01852, equation 14), the heads' last one N(0, 0.001);
+    layers named "depthwise" have a fan-out of 9 a channel; norms start at scale 1, bias 0, mean 0, variance 1.
 
     Raises:
       ValueError: a parameter's name has no rule here.
     """
     image = jax.ShapeDtypeStruct((1, side_px, side_px, 3), jnp.uint8)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: _draw(path, leaf, seed), dict(shapes))
+    return drawn(dict(jax.eval_shape(model.init, jax.random.key(0), image)), seed=seed)
+
+
+def drawn(shapes: Any, *, seed: int) -> Any:
+    """Returns the pytree of dicts with each leaf's shape filled by the rule for its name.
+
+    Beyond a network's own: spectral norms (flax's `nn.SpectralNorm`) start at u from N(0, 1), sigma 1.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _draw(path, leaf, seed), shapes)
 
 
 def _draw(path: Any, leaf: Any, seed: int) -> np.ndarray:
     names = [entry.key for entry in path]
-    if names[-1] in _CONSTANT:
-        return np.full(leaf.shape, _CONSTANT[names[-1]], np.float32)
-    if names[-1] != "kernel":
-        raise ValueError(f"no rule for the first value of parameter {'/'.join(names)}: add one to {__name__}")
-    fan_out = int(np.prod(leaf.shape[:-2])) * leaf.shape[-1]
-    stddev = FINAL_STDDEV if names[-2] == "final" else np.sqrt(2.0 / fan_out)
     rng = np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+    kind = names[-1].rpartition("/")[2]  # nn.SpectralNorm's own are "<layer>/kernel/u" and "<layer>/kernel/sigma", each one key
+    if kind in _CONSTANT:
+        return np.full(leaf.shape, _CONSTANT[kind], np.float32)
+    if kind == "u":
+        return rng.standard_normal(leaf.shape).astype(np.float32)
+    if kind != "kernel":
+        raise ValueError(f"no rule for the first value of parameter {'/'.join(names)}: add one to {__name__}")
+    # Each channel of a depthwise kernel [3, 3, 1, c] is a network of its own: c is no part of its fan-out.
+    fan_out = int(np.prod(leaf.shape[:-2])) * (1 if names[-2] == "depthwise" else leaf.shape[-1])
+    stddev = FINAL_STDDEV if names[-2] == "final" else np.sqrt(2.0 / fan_out)
     return (stddev * rng.standard_normal(leaf.shape)).astype(np.float32)

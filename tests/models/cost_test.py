@@ -43,6 +43,19 @@ def test_parts_by_hand():
     assert cost.total(rows).parameters == sum(r.parameters for r in rows)
 
 
+def test_separable_convolutions_by_hand():
+    net = HRNet(width=4, modules=(1, 1, 1), blocks=1, stage1_width=2, stage1_blocks=1, stem_width=4, block="separable")
+    rows = {r.part: r for r in cost.count(landmarker(net, heads.V1(5)), 32)}
+    # Stage 1 leaves 8 channels at 8x8. Transitions 8 -> 4 at 8x8 and 8 -> 8 at 4x4, dense.
+    dense = (64 * 72 * 4 + 16 * 72 * 8, 72 * 4 + 2 * 4 + 72 * 8 + 2 * 8)
+    # A block a branch: twice depthwise (9 a channel) and pointwise.
+    blocks = (2 * 64 * (9 * 4 + 16) + 2 * 16 * (9 * 8 + 64), 2 * (36 + 16 + 8) + 2 * (72 + 64 + 16))
+    # Up: 1x1 8 -> 4 at 4x4. Down: depthwise of 4 channels, pointwise 4 -> 8, both at 4x4.
+    exchange = (16 * 32 + 16 * (9 * 4 + 32), 32 + 8 + 36 + 32 + 16)
+    macs, parameters = (sum(x) for x in zip(dense, blocks, exchange, strict=True))
+    assert rows["stage2"] == cost.Row("stage2", parameters, macs)
+
+
 def test_a_foreign_backbone_is_counted_too():
     class Foreign(nn.Module):
         @nn.compact

@@ -5,7 +5,7 @@ import pytest
 
 from lmkd.core.errors import UserError
 from lmkd.models import layers
-from lmkd.models.hrnet import HRNet, Stage
+from lmkd.models.hrnet import BLOCKS, HRNet, Stage
 
 TINY = dict(width=4, modules=(1, 1, 1), blocks=1, stage1_width=2, stage1_blocks=1, stem_width=4)
 TAPS = {"stem", "stage1", *(f"stage{n}.{i}" for n in (2, 3, 4) for i in range(n))}
@@ -72,9 +72,27 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_variables():
     assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_training_reaches_every_parameter_and_statistic_of_a_stage():
+def test_separable_replaces_the_3x3_convolutions_of_the_fused_modules_alone():
+    _, _, basic = shapes_of(HRNet(**TINY), 32)
+    maps, _, separable = shapes_of(HRNet(**TINY, block="separable"), 32)
+    assert maps == [(2, 8, 8, 4), (2, 4, 4, 8), (2, 2, 2, 16), (2, 1, 1, 32)]
+    basic, separable = basic["params"], separable["params"]
+    assert (separable["stem"], separable["stage1"]) == (basic["stem"], basic["stage1"])
+    module = separable["stage2"]["module0"]
+    assert separable["stage2"]["transition1"]["conv"]["kernel"] == (3, 3, 8, 8)
+    assert module["fuse0_1"]["conv"]["kernel"] == (1, 1, 8, 4)
+    for layer, c_in, c_out in (("conv1", 8, 8), ("conv2", 8, 8)):
+        part = module["branch1_block0"][layer]
+        assert part["depthwise"]["kernel"] == (3, 3, 1, c_in)
+        assert part["pointwise"]["kernel"] == (1, 1, c_in, c_out)
+    assert module["fuse1_0_step0"]["depthwise"]["kernel"] == (3, 3, 1, 4)
+    assert module["fuse1_0_step0"]["pointwise"]["kernel"] == (1, 1, 4, 8)
+
+
+@pytest.mark.parametrize("block", ["basic", "separable"])
+def test_training_reaches_every_parameter_and_statistic_of_a_stage(block):
     # Two branches have all there is: both transitions, blocks, fusion up and down.
-    stage = Stage((4, 8), modules=1, blocks=1, upsample="bilinear")
+    stage = Stage((4, 8), modules=1, blocks=1, upsample="bilinear", conv=BLOCKS[block])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 6)), jnp.float32)
 
     @jax.jit
@@ -97,6 +115,16 @@ def test_training_reaches_every_parameter_and_statistic_of_a_stage():
 
 def test_impossible_sizes_are_reported_together():
     with pytest.raises(UserError) as error:
-        HRNet(width=0, modules=(1, 4), blocks=-1, upsample="cubic")
-    for text in ("4 problems", "width", "got 0", "three numbers", "got (1, 4)", "blocks", "bilinear, nearest"):
+        HRNet(width=0, modules=(1, 4), blocks=-1, upsample="cubic", block="seperable")
+    for text in (
+        "5 problems",
+        "unknown block 'seperable'",
+        "Did you mean 'separable'?",
+        "width",
+        "got 0",
+        "three numbers",
+        "got (1, 4)",
+        "blocks",
+        "bilinear, nearest",
+    ):
         assert text in str(error.value)

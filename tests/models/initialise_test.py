@@ -33,6 +33,14 @@ def test_distributions_are_the_published_ones(network):
         assert leaves and all((x == value).all() for x in leaves)
 
 
+def test_depthwise_kernels_have_a_fan_out_of_nine():
+    shapes = {"conv1": {part: {"kernel": jnp.zeros((3, 3, 1, 400))} for part in ("depthwise", "conv")}}
+    drawn = initialise.drawn(shapes, seed=0)["conv1"]
+    assert float(drawn["depthwise"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 9), rel=0.05)
+    # By name, not by shape: a dense convolution of one channel has the same.
+    assert float(drawn["conv"]["kernel"].std()) == pytest.approx(np.sqrt(2 / (9 * 400)), rel=0.05)
+
+
 def test_a_tensor_depends_on_seed_and_name_alone(network):
     first, again, other = (initialise.initial_variables(network, 64, seed=s)["params"]["head"] for s in (0, 0, 1))
     np.testing.assert_array_equal(first["final"]["kernel"], again["final"]["kernel"])

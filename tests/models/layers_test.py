@@ -103,6 +103,55 @@ def test_upsample_errors():
         layers.upsample(x, (7, 7), "nearest")
 
 
+@pytest.mark.parametrize(("stride", "side"), [(1, 5), (2, 5), (2, 6)])
+def test_depthwise_equals_the_grouped_convolution_with_its_gradients(stride, side):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(2, side, side + 1, 3)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(3, 3, 1, 3)), jnp.float32)
+
+    def ours(x, kernel):
+        return layers.DepthwiseConv(stride).apply({"params": {"kernel": kernel}}, x)
+
+    def grouped(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        padding = [(1, 1), (1, 1)]
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=numbers, feature_group_count=3
+        )
+
+    @jax.jit
+    def both(x, kernel):
+        values = []
+        for function in (ours, grouped):
+            y, pull = jax.vjp(function, x, kernel)
+            values.append((y, *pull(jnp.cos(y))))
+        return values
+
+    for mine, theirs in zip(*both(x, kernel), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_depthwise_sums_in_float32():
+    # 256 + 1 needs 9 bits of mantissa, bfloat16 has 8: only the last rounding may lose the 1s.
+    x = jnp.asarray([256.0, 1.0, 1.0]).reshape(1, 1, 3, 1)
+    kernel = np.zeros((3, 3, 1, 1), np.float32)
+    kernel[1] = 1
+    y = layers.DepthwiseConv(dtype=jnp.bfloat16).apply({"params": {"kernel": kernel}}, x)
+    assert y.dtype == jnp.bfloat16
+    assert float(y[0, 0, 1, 0]) == 258
+
+
+def test_separable_first_values_and_parts():
+    module = layers.SeparableConvNorm(6, stride=2)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 4, 500)), jnp.float32)
+    y, variables = module.init_with_output(jax.random.key(0), x, False)
+    shapes = jax.tree.map(jnp.shape, variables["params"])
+    bn = {"scale": (6,), "bias": (6,)}
+    assert shapes == {"depthwise": {"kernel": (3, 3, 1, 500)}, "pointwise": {"kernel": (1, 1, 500, 6)}, "bn": bn}
+    assert y.shape == (1, 2, 2, 6)
+    assert float(variables["params"]["depthwise"]["kernel"].std()) == pytest.approx(np.sqrt(2 / 9), rel=0.05)
+
+
 def test_batch_norm_trains_on_the_batch_and_evaluates_on_the_running_statistics():
     x = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype(np.float32)
     norm = layers.batch_norm(momentum=0.75)
