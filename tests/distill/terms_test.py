@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jaxtyping import TypeCheckError
 
+from lmkd.core.errors import UserError
 from lmkd.distill.base import TermInputs
 from lmkd.distill.terms import ground_truth
 from lmkd.models.landmarker import Outputs
@@ -17,7 +18,9 @@ TERMS = [
     ground_truth.AdaptiveWing(),
     ground_truth.PositionCrossEntropy(),
     ground_truth.SoftArgmaxL1(),
+    ground_truth.SoftArgmaxWing(width_cells=3.0, epsilon_cells=0.5),
 ]
+ON_LOGITS = TERMS[2:]
 
 
 def inputs_with(maps, logits=None, counts=None) -> TermInputs:
@@ -43,10 +46,15 @@ def test_soft_argmax_is_zero_where_the_map_is_one_cell_at_the_point():
     inputs = inputs_with(jnp.asarray(logits))._replace(
         batch={"landmarks_px": jnp.array([[[4 * 2.5 - 0.5, 4 * 5.5 - 0.5]]])}, counts=jnp.ones((1, 1))
     )
-    np.testing.assert_allclose(ground_truth.SoftArgmaxL1().loss(inputs).values, 0.0, atol=1e-6)
+    for term in ON_LOGITS[1:]:
+        np.testing.assert_allclose(term.loss(inputs).values, 0.0, atol=1e-5)
     moved = inputs._replace(batch={"landmarks_px": jnp.array([[[4 * 3.5 - 0.5, 4 * 5.5 - 0.5]]])})
     # One cell off in x alone: smooth L1 is 1 - 0.1 / 2 there, 0 in y.
     np.testing.assert_allclose(ground_truth.SoftArgmaxL1(beta_cells=0.1).loss(moved).values, 0.475, rtol=1e-6)
+    np.testing.assert_allclose(ground_truth.SoftArgmaxL1(beta_cells=0).loss(moved).values, 0.5, rtol=1e-6)
+    # Wing is 3 ln(1 + 1 / 0.5) in x, 0 in y.
+    wing = ground_truth.SoftArgmaxWing(width_cells=3.0, epsilon_cells=0.5)
+    np.testing.assert_allclose(wing.loss(moved).values, 1.5 * np.log(3.0), rtol=1e-5)
 
 
 def test_heatmap_mse_known_value():
@@ -100,3 +108,19 @@ def test_shapes_that_do_not_match_are_refused():
     # The signature's check speaks first where it is switched on (under pytest), the function's own elsewhere.
     with pytest.raises((ValueError, TypeCheckError), match="one shape|Type-check error"):
         losses.heatmap_mse(jnp.zeros((2, 8, 8, 2)), jnp.zeros((2, 8, 8, 3)), jnp.ones((2, 2)))
+
+
+@pytest.mark.parametrize("term", ON_LOGITS, ids=lambda t: type(t).__name__)
+def test_logits_of_bfloat16_give_float32(term):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 2)), jnp.bfloat16)
+    found, exact = (term.loss(inputs_with(x)).values for x in (logits, logits.astype(jnp.float32)))
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, exact)
+
+
+@pytest.mark.parametrize("term", ON_LOGITS, ids=lambda t: type(t).__name__)
+def test_a_network_without_the_tap_is_refused(term):
+    inputs = inputs_with(jnp.zeros((2, 8, 8, 2)))
+    inputs = inputs._replace(student=inputs.student._replace(taps={"logit": None}))
+    with pytest.raises(UserError, match="unknown tap 'logits' .the student.. Did you mean 'logit'"):
+        term.loss(inputs)
