@@ -292,16 +292,7 @@ class Page(html.parser.HTMLParser):
 
 def make_page(tmp_path, *comparisons):
     content = report.ReportContent(
-        title="run",
-        command="python",
-        results=[make_result([1.0, 2.0])],
-        history=[],
-        faces=None,
-        cost="",
-        config_json="{}",
-        versions={},
-        datasets=[],
-        comparisons=comparisons,
+        "run", "python", [make_result([1.0, 2.0])], [], None, "", "{}", versions={}, datasets=[], comparisons=comparisons
     )
     report.write_report(tmp_path / "report.html", content)
     return (tmp_path / "report.html").read_text(encoding="utf-8")
