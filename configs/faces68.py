@@ -32,7 +32,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.augment.blur_p = 0.15
     config.augment.grey_p = 0.1
     config.augment.occlusion_p = 0.2
-    method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP)
+    method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP, neck_channels=48)
     return common.finish(config, variant)
 
 

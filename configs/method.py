@@ -19,20 +19,22 @@ Change = Callable[[ConfigDict], None]
 TEACHERS = {"w32": "teacher_w32", "v2p": "teacher_v2p"}  # the name in the student's recipe -> the stage
 
 
-def stages(config: ConfigDict, *, teacher: Change, student: Change, warm_up: str) -> None:
+def stages(config: ConfigDict, *, teacher: Change, student: Change, warm_up: str, neck_channels: int = 256) -> None:
     """Gives a config the stages teacher_w32 (head V1), teacher_v2p (head V2p) and student (the whole method).
 
     Args:
       config: from `common.get_config()`.
       teacher: backbone, objective, optimiser and length of both teachers.
       student: the same of the student, as it would be trained plainly.
+      neck_channels: of teacher_v2p's pyramid; 256 as published.
       warm_up: length after which the critics wake and the adversarial term rises, over the same length again.
     """
     config.stage = ConfigDict()
     for name, head in (("teacher_w32", "heads.V1"), ("teacher_v2p", "heads.V2p")):
         s = config.stage[name] = common.stage()
         teacher(s)
-        s.model.head, s.model.head_options = head, ConfigDict()
+        s.model.head = head
+        s.model.head_options = ConfigDict({"neck_channels": neck_channels} if head == "heads.V2p" else {})
         s.model.backbone_options.all_outputs = head != "heads.V1"
     s = config.stage.student = common.stage()
     student(s)

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from lmkd.configs import common, method
 
-WARM_UP = "100 steps"
+WARM_UP = "80 steps"
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -18,18 +18,18 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.test = ("synthetic_faces/quickstart_68:test",)
     config.data.image_px = 64
     config.augment.colour = 0.3
-    method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP)
+    method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP, neck_channels=32)
     return common.finish(config, variant)
 
 
 def _teacher(s: ConfigDict) -> None:
     _student(s)
-    common.slim_hrnet(s, width=24)
+    common.slim_hrnet(s, width=20)
 
 
 def _student(s: ConfigDict) -> None:
-    common.slim_hrnet(s, width=12)
-    s.train.length = "500 steps"
-    s.train.validate_every = "250 steps"
-    s.train.save_every = "250 steps"
+    common.slim_hrnet(s, width=8)
+    s.train.length = "400 steps"
+    s.train.validate_every = "200 steps"
+    s.train.save_every = "200 steps"
     s.train.shares_every = "200 steps"

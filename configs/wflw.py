@@ -4,7 +4,7 @@
     python -m lmkd.main --config=configs/wflw.py
 
 Stages teacher_w32 (HRNet-W32, head V1), teacher_v2p (HRNet-W32, head V2p), student (slim HRNet). Not measured here: it needs
-the images and an accelerator. Published for HRNetV2-W18 (quoted, other code, crops from the true points): NME 4.60 (Sun et al.),
+the images and an accelerator. Published for HRNetV2-W18 (quoted, other code, crops from the true points): 4.60 (Sun et al.),
 4.06 (mmpose, better recipe). For ImageNet weights of a teacher:
 --config.stage.teacher_w32.model.weights=hrnetv2_w32_imagenet.pth (needs torch to read it; .npz and .safetensors do not).
 """

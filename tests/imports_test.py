@@ -27,8 +27,8 @@ ROOMS = {
     "scoring": _ROOMS | {"config", "build"},  # what two doors share: they sit between build and the doors
     "stages": _ROOMS | {"config", "build"},
     "robustness": _ROOMS | {"config", "build", "scoring"},
-    "ablation": _ROOMS | {"config", "build", "robustness"},
-    "experiment": _ROOMS | {"config", "build", "scoring", "stages", "ablation"},
+    "ablation": _ROOMS | {"config", "build", "scoring", "robustness"},
+    "experiment": _ROOMS | {"config", "build", "scoring", "stages", "robustness", "ablation"},
     "data_builders": {"core"},
     "configs": {"core"},
     "lmkd": set(),  # lmkd/__init__.py

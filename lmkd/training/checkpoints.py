@@ -6,6 +6,7 @@
 `meta` the stage's description (config, landmark scheme, versions), so that a path is enough to load a model.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,9 @@ class Checkpoints:
 
 
 def find_step(path: Path, which: str = "best") -> Path:
-    """Returns the folder of one checkpoint step from a step's folder, a stage's folder or a workdir of one stage.
+    """Returns the folder of one checkpoint step from a step's folder, a stage's folder or a workdir.
+
+    Of a workdir with several stages it is the last one that the kept config names: what the experiment is for.
 
     Raises:
       UserError: nothing there, or several stages to choose from; the message names what is there.
@@ -101,6 +104,9 @@ def find_step(path: Path, which: str = "best") -> Path:
         stages = sorted(p.parent for p in path.glob("*/checkpoints") if p.is_dir()) if path.is_dir() else []
         if len(stages) == 1:
             return find_step(stages[0], which)
+        last = _last_stage(path)
+        if last in [s.name for s in stages]:
+            return find_step(path / last, which)
         if len(stages) > 1:
             names = ", ".join(s.name for s in stages)
             raise UserError(f"{path} holds several stages ({names}): name one, such as {stages[-1]}")
@@ -112,6 +118,11 @@ def find_step(path: Path, which: str = "best") -> Path:
         raise UserError(f"{folder} holds no complete checkpoint")
     step = best if which == "best" and best is not None else steps[-1]
     return next(p for p in folder.iterdir() if re.fullmatch(rf"0*{step}", p.name))
+
+
+def _last_stage(workdir: Path) -> str:
+    kept = workdir / "config.json"
+    return json.loads(kept.read_text()).get("stages", [""])[-1] if kept.is_file() else ""
 
 
 def label(step_folder: Path) -> str:

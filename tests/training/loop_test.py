@@ -143,6 +143,13 @@ def test_a_loss_that_breaks_names_step_term_and_last_good_checkpoint(pieces, tmp
     assert checkpoints.find_step(tmp_path / "a", "latest").name == "3"
 
 
+def test_a_workdir_of_several_stages_is_its_last_one(pieces, tmp_path):
+    for stage in ("a_student", "teacher"):
+        train(pieces, tmp_path / stage, steps=1)
+    (tmp_path / "config.json").write_text(json.dumps({"stages": ["teacher", "a_student"]}))
+    assert checkpoints.find_step(tmp_path).parents[1].name == "a_student"
+
+
 def test_where_there_is_no_checkpoint_it_says_so(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint"):
         checkpoints.find_step(tmp_path)
