@@ -53,15 +53,15 @@ def _rows(config: ConfigDict, warm_up: str) -> dict[str, ConfigDict]:
     """The students by row: the same recipe for all, and what each adds to it."""
     rows = {
         "plain": lambda s: None,
+        "plain, same time": _longer,
         "+ teacher heatmaps": method.teacher_heatmaps,
         "+ channel KL": method.channel_kl,
         "+ channel attention": method.channel_attention,
         "+ adversarial": lambda s: method.adversarial(s, warm_up),
         "everything, one teacher": lambda s: method.everything(s, warm_up, ("w32",)),
-        "everything": lambda s: method.everything(s, warm_up),
         "everything, pruned from W32": lambda s: _pruned(s, warm_up),
         "everything, separable": lambda s: _separable(s, warm_up),
-        "plain, same time": _longer,
+        "everything": lambda s: method.everything(s, warm_up),
     }
     students = {}
     for row, change in rows.items():

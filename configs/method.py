@@ -86,7 +86,7 @@ def channel_attention(s: ConfigDict, weight: float = 1.0) -> None:
     )
 
 
-def adversarial(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32", "v2p"), weight: float = 0.1) -> None:
+def adversarial(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32", "v2p"), weight: float = 0.2) -> None:
     """+ w_AKD (L_A1 + L_A2): a critic for each teacher, off until the student draws heatmaps."""
     _take_teachers(s, *teachers)
     for name in teachers:

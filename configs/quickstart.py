@@ -25,6 +25,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
 def _teacher(s: ConfigDict) -> None:
     _student(s)
     common.slim_hrnet(s, width=20)
+    s.train.length = "600 steps"
 
 
 def _student(s: ConfigDict) -> None:

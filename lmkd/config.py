@@ -24,7 +24,7 @@ from lmkd.training import checkpoints, optimisers
 ACTIVATIONS = ("linear", "softmax")
 DTYPES = ("auto", "float32", "bfloat16")
 LENGTH_UNITS = ("steps", "epochs", "examples")
-NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1")  # terms on logits
+NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1", "SoftArgmaxWing", "TeacherPositions")  # terms on logits
 # What may change between the start of a stage and its continuation: it has no influence on the trained parameters.
 FREE_TO_CHANGE = (
     "evaluation.", "runtime.compilation_cache", "runtime.faces_in_report", "expected", "stages", "data.data_dir",
