@@ -125,6 +125,10 @@ def stage() -> ConfigDict:
     train.ema_decay = 0.0  # average of the parameters that predicts; 0 keeps none
     train.norm_momentum = 0.9  # of running statistics: new = momentum * old + (1 - momentum) * batch's
     train.sync_norm = True  # batch norms use the whole batch's statistics; False: each device's
+    attacks = train.attacks = ConfigDict()  # train on attacked inputs too
+    attacks.share = 0.0  # of the faces that are attacked; 0 leaves the attack out
+    attacks.epsilon = 4.0  # largest change of a pixel, of 255
+    attacks.steps = 2  # gradient steps of the attack: each costs about two thirds of a training step
     train.log_every = "50 steps"
     train.validate_every = "1 epochs"
     train.save_every = "1 epochs"

@@ -211,9 +211,12 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     yield from _at_least(stage.optimizer, f"{where}.optimizer", learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
     yield from _at_least(stage.critics, f"{where}.critics", learning_rate=0.0, clip_norm=0.0, steps=1)
     yield from _at_least(model, f"{where}.model", image_px=0, sigma_cells=0.0)
+    yield from _at_least(train.attacks, f"{where}.train.attacks", share=0.0, epsilon=0.0, steps=1)
     if model.image_px % 32:
         yield f"{where}.model.image_px: {model.image_px} is no multiple of 32 (the network's lowest resolution is 1/32)"
     shares = {f"{where}.train.{k}": train[k] for k in ("ema_decay", "norm_momentum")}
+    if train.attacks.share > 1:
+        yield f"{where}.train.attacks.share: {train.attacks.share} is above 1"
     shares |= {f"{where}.optimizer.{k}": stage.optimizer[k] for k in ("momentum", "b2")}
     for key, value in shares.items():
         if not 0 <= value < 1:

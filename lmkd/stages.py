@@ -182,6 +182,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
         ema_decay=train.ema_decay,
         local_norm=not train.sync_norm,
         critic_steps=part.critics.steps,
+        attacks=step.Attacks(**train.attacks) if train.attacks.share else None,
     )
     networks = {key: Teacher(loaded.model, loaded.image_px) for key, loaded in teachers.items()}
     frozen = {key: loaded.variables for key, loaded in teachers.items()}

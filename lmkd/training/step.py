@@ -16,10 +16,23 @@ import optax
 from lmkd.distill.base import TermInputs
 from lmkd.distill.recipe import Recipe
 from lmkd.distill.teachers import Teacher, look, seen_at
+from lmkd.models import attack
 from lmkd.models.landmarker import Landmarker
 from lmkd.ops import heatmaps as codec
 from lmkd.training.parallel import AXIS
 from lmkd.training.state import Optimizers, TrainState, adapters, critics, with_parts
+
+
+@dataclasses.dataclass(frozen=True)
+class Attacks:
+    """Training on attacked inputs: each face is attacked with probability `share`, within `epsilon` of 255, in `steps` steps.
+
+    The student sees the attacked crop, its teachers the clean one (Goldblum et al. 2020, arXiv 1905.09747, equation 5).
+    """
+
+    share: float
+    epsilon: float
+    steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +46,7 @@ class StepOptions:
       ema_decay: decay of the parameter average (0: none is kept).
       local_norm: batch norms use each device's own statistics; the running ones are averaged before they are returned.
       critic_steps: updates of the critics for one of the student, on the same maps.
+      attacks: None trains on the faces as they are.
     """
 
     sigma_cells: float
@@ -41,6 +55,7 @@ class StepOptions:
     ema_decay: float = 0.0
     local_norm: bool = False
     critic_steps: int = 1
+    attacks: Attacks | None = None
 
 
 class _Begun(NamedTuple):
@@ -69,6 +84,9 @@ def make_train_step(
     def begin(params, batch_stats, part, frozen, key) -> _Begun:
         crops = part["image"]
         part = seen_at(part, options.image_px or crops.shape[1])
+        if options.attacks:
+            variables = {"params": params, "batch_stats": batch_stats}
+            part = {**part, "image": _attacked(model, variables, part, options.attacks, key)}
 
         def forward(params):
             variables = {"params": params, "batch_stats": batch_stats}
@@ -178,6 +196,22 @@ def term_inputs(
     counts = batch["visible"] * inside
     targets = codec.encode(points, batch["visible"], grid=grid, stride=stride, sigma_cells=sigma_cells)
     return TermInputs(outputs, batch, targets, counts, stride, key, teachers or {})
+
+
+def _attacked(model: Landmarker, variables: Any, batch: Mapping[str, Any], attacks: Attacks, key: Any) -> Any:
+    """Returns the crops, a random share of them attacked against the network in evaluation mode."""
+    chosen_key, attack_key = jax.random.split(jax.random.fold_in(key, 0x5EED))
+    clean = batch["image"].astype(jnp.float32)
+
+    def heatmaps(image):
+        return model.apply(variables, image, train=False).heatmaps  # type: ignore[union-attr]
+
+    attacked = attack.pgd(
+        heatmaps, clean, batch["landmarks_px"], batch["visible"],
+        epsilon=attacks.epsilon, steps=attacks.steps, stride=model.stride, key=attack_key,
+    )  # fmt: skip
+    chosen = jax.random.bernoulli(chosen_key, attacks.share, (len(clean),))
+    return jnp.where(chosen.reshape(-1, 1, 1, 1), attacked, clean)
 
 
 def _updated(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from lmkd.models import initialise
 from lmkd.training import parallel
 from lmkd.training.shares import Trainer
 from lmkd.training.state import Optimizers, create
-from lmkd.training.step import StepOptions, make_train_step
+from lmkd.training.step import Attacks, StepOptions, make_train_step
 
 SIDE, POINTS = 16, 3
 
@@ -260,6 +260,16 @@ def test_shares_are_the_terms_own_gradient_norms_and_leave_the_state_alone():
     assert shares == pytest.approx({f"share/{n}": v / sum(norms.values()) for n, v in norms.items()}, rel=1e-4)
     state, _ = trainer(state, batch)  # the state was not donated to the measurement
     assert int(state.step) == 1
+
+
+@pytest.mark.parametrize("share,changed", [(0.0, False), (1.0, True)])
+def test_training_on_attacked_faces(share, changed):
+    recipe, batch = weighted(truth=1.0), batch_of(4)
+    plain, m0 = on(1, *pieces(recipe)[:2], batch, pieces(recipe)[2], terms=1)
+    step, state, frozen = pieces(recipe, attacks=Attacks(share, epsilon=16.0, steps=2))
+    new, m1 = on(1, step, state, batch, frozen, terms=1)
+    assert equal(plain.params, new.params) != changed
+    assert (float(m1["loss/truth"]) != float(m0["loss/truth"])) == changed
 
 
 def test_random_terms_do_not_depend_on_the_order_of_the_recipe():
