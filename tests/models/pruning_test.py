@@ -54,21 +54,23 @@ def stream_of(layer):
 
 
 def kill_surplus(variables, narrow, seed):
-    """Zeroes channels at random places, the same in all of a stream, until as many live ones are left as `narrow` has."""
+    """Zeroes channels at random places, the same in all of a stream, until as many live ones are left as `narrow` has.
+
+    Every writer of a stream but the first is silent on one live channel too: by its own batch norm it would lose that.
+    """
     random = np.random.default_rng(seed)
     live = {}
-    sizes = jax.tree_util.tree_leaves_with_path(narrow["params"]["backbone"])
-    for path, leaf in sizes:
-        names = [entry.key for entry in path]
-        if names[-1] != "scale":
+    for path, leaf in jax.tree_util.tree_leaves_with_path(narrow["params"]["backbone"]):
+        *layer, part, name = [entry.key for entry in path]
+        if name != "scale":
             continue
-        stream = stream_of("/".join(names[:-2]))
         parameters, statistics = (variables[c]["backbone"] for c in ("params", "batch_stats"))
-        for name in names[:-1]:
-            parameters, statistics = parameters[name], statistics[name]
-        if stream not in live:
-            live[stream] = random.permutation(len(parameters["scale"]))[: len(leaf)]
-        dead = np.setdiff1d(np.arange(len(parameters["scale"])), live[stream])
+        for key in (*layer, part):
+            parameters, statistics = parameters[key], statistics[key]
+        channels, stream = len(parameters["scale"]), stream_of("/".join(layer))
+        silent = random.choice(live[stream], 1) if stream in live else []
+        live.setdefault(stream, random.permutation(channels)[: len(leaf)])
+        dead = np.setdiff1d(np.arange(channels), np.setdiff1d(live[stream], silent))
         for tensor in (parameters["scale"], parameters["bias"], statistics["mean"]):
             tensor[dead] = 0
     return live
