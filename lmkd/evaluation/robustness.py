@@ -120,7 +120,7 @@ def section(all_found: Sequence[Robustness]) -> list[Html]:
     caption = "NME against strength, each kind on the same scale. Strength 0: clean faces. Dotted: the clean NME."
     parts = [page.figure(data_uri(figure(all_found), "image/svg+xml"), f"NME against strength. {told}", caption)]
     for found in all_found:
-        parts += [page.element("h3", f"{found.name}, {found.checkpoint} checkpoint"), *_tables(found)]
+        parts += [page.element("h3", _title(found)), *_tables(found)]
     return parts
 
 
@@ -129,7 +129,8 @@ def figure(all_found: Sequence[Robustness]) -> str:
     kinds = list(dict.fromkeys(kind for found in all_found for kind in found.kinds))
     panels = [*kinds, *(["attack"] if any(found.attacks for found in all_found) else [])]
     rows = max(1, -(-len(panels) // 2))
-    drawing = Figure(figsize=(5.2, 0.5 + 1.45 * rows), layout="constrained")
+    legend_in = 0.2 * len(all_found) if len(all_found) > 1 else 0.0
+    drawing = Figure(figsize=(5.2, 0.4 + legend_in + 1.45 * rows), layout="constrained")
     axes = drawing.subplots(rows, 2, sharey=True, squeeze=False).ravel()
     for panel, kind in zip(axes, panels, strict=False):
         _panel(panel, kind, all_found)
@@ -141,7 +142,7 @@ def figure(all_found: Sequence[Robustness]) -> str:
     drawing.supylabel("NME (%)", fontsize=9)
     if len(all_found) > 1:
         handles, labels = axes[0].get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside lower center", fontsize=8.5, ncols=min(2, len(labels)), frameon=False)
+        drawing.legend(handles, labels, loc="outside lower center", fontsize=8, frameon=False)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "robustness"}):
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -153,7 +154,7 @@ def _panel(panel: Axes, kind: str, all_found: Sequence[Robustness]) -> None:
         entries = found.attacks if kind == "attack" else (found.clean, *found.of(kind))
         x, y = [e.strength for e in entries], [e.nme_percent for e in entries]
         colour, mark = PALETTE[n % len(PALETTE)], "os^Dvp*X"[n % 8]
-        label = f"{found.name}, {found.checkpoint}".replace("$", r"\$")
+        label = _title(found).replace("$", r"\$").removeprefix("_")  # Matplotlib's own signs
         panel.plot(x, y, color=colour, marker=mark, markersize=3.5, linewidth=1.4, label=label)
         if entries:
             panel.axhline(entries[0].nme_percent, color=colour, linewidth=0.9, linestyle=":")
@@ -194,12 +195,16 @@ def _tables(found: Robustness) -> list[Html]:
     return parts
 
 
+def _title(found: Robustness) -> str:
+    return f"{found.name}, {found.checkpoint} checkpoint, {found.crop_protocol} crop"
+
+
 def _protocol(found: Robustness) -> str:
     flip = "flip test" if found.flip_test else "no flip test"
     faces = f"{found.evaluated} faces evaluated, {found.skipped} skipped"
     if found.evaluated + found.skipped < found.available:
         faces += f", the first {found.evaluated + found.skipped} of {found.available}"
-    return f"{found.name}, {found.checkpoint} checkpoint, {found.crop_protocol} crop, {found.normaliser}, {flip}: {faces}."
+    return f"{_title(found)}, {found.normaliser}, {flip}: {faces}."
 
 
 def _corruption_rows(found: Robustness) -> list[list[str]]:

@@ -55,7 +55,7 @@ def pgd(
       visible: 1 where a point counts, else 0; a face without any comes back as it was.
       epsilon: radius of the ball, in 1/255 of full scale.
       steps: gradient steps; 0 returns the clean picture, or the random start where that is worse.
-      step_size: in the unit of `epsilon`; 2.5 epsilon / steps by default (the paper's section 5.1).
+      step_size: in the unit of `epsilon`; 2.5 epsilon / steps by default (the paper takes 2.5 epsilon / 100 for 100 steps).
       stride: crop pixels a heatmap cell.
       key: of the random start.
       random_start: begins at a uniform draw from the ball, not at the clean picture.
