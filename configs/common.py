@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lmkd.core.errors import unknown
 
-VARIANTS = ("smoke",)
+VARIANTS = ("plain", "smoke")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -215,6 +215,15 @@ def term(
     return ConfigDict({"type": type_, "weight": weight, "teachers": teachers, "schedule": schedule, "options": options})
 
 
+def plain(s: ConfigDict) -> ConfigDict:
+    """Returns a copy of a stage without its teachers and what they teach."""
+    s = ConfigDict(s.to_dict())
+    s.teachers = ConfigDict()
+    for name in [name for name, t in s.terms.items() if not t.type.startswith("ground_truth.")]:
+        del s.terms[name]
+    return s
+
+
 def smoke(config: ConfigDict) -> ConfigDict:
     """Shrinks any experiment to seconds on a CPU: the tiny synthetic faces, a tiny network, a few steps."""
     config = config.copy_and_resolve_references()
@@ -260,9 +269,16 @@ def _tiny_data(config: ConfigDict) -> str:
 
 
 def finish(config: ConfigDict, variant: str | None) -> ConfigDict:
-    """Returns a config with the variant after the colon of --config applied: the last line of every `get_config`."""
-    if not variant:
-        return config
-    if variant not in VARIANTS:
-        raise unknown("config variant", variant, VARIANTS, "after the colon of --config")
-    return smoke(config)
+    """Returns a config with the variant after the colon of --config applied: the last line of every `get_config`.
+
+    "plain" is the last stage alone, without teachers; "smoke" is `smoke`; "plain,smoke" is both.
+    """
+    words = [word for word in (variant or "").split(",") if word]
+    for word in words:
+        if word not in VARIANTS:
+            raise unknown("config variant", word, VARIANTS, "after the colon of --config")
+    if "plain" in words:
+        name = config.stages[-1]
+        config.stage = ConfigDict({name: plain(config.stage[name]).to_dict()})
+        config.stages, config.expected = (name,), ""
+    return smoke(config) if "smoke" in words else config

@@ -57,15 +57,6 @@ def published_student(s: ConfigDict) -> None:
     s.train.ema_decay = 0.999
 
 
-def plain(s: ConfigDict) -> ConfigDict:
-    """Returns a copy of a stage without its teachers and what they teach."""
-    s = ConfigDict(s.to_dict())
-    s.teachers = ConfigDict()
-    for name in [name for name, term in s.terms.items() if not term.type.startswith("ground_truth.")]:
-        del s.terms[name]
-    return s
-
-
 def everything(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32", "v2p")) -> None:
     """The whole method; with one teacher it is its first half."""
     channel_kl(s)
