@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from lmkd.data import pipeline, preparation, reading, transforms
 from lmkd.data.corruptions import Corruption
 from lmkd.models import landmarker, layers
 from lmkd.ops import heatmaps
-from lmkd.training import checkpoints, parallel
+from lmkd.training import checkpoints, optimisers, parallel, state
 
 META_FORMAT = 1  # of what a checkpoint says of itself; raise it when `meta` changes its meaning
 
@@ -130,6 +131,30 @@ def compute_dtype(config: ConfigDict) -> Any:
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     return jnp.dtype(name).type
+
+
+def optimizers(stage: ConfigDict, steps: Callable[[str], int]) -> tuple[Callable, state.Optimizers]:
+    """Builds the student's learning rate and a transform for each group; `steps` turns a length into steps."""
+    o, c = stage.optimizer, stage.critics
+    shape = {
+        "total_steps": steps(stage.train.length),
+        "warmup_steps": steps(o.warmup),
+        "boundaries": tuple(steps(b) for b in o.boundaries),
+        "factor": o.factor,
+        "final_fraction": o.final_fraction,
+    }
+
+    def transform(rate):
+        return optimisers.optimiser(
+            o.name, rate, weight_decay=o.weight_decay, clip_norm=o.clip_norm, momentum=o.momentum, b2=o.b2
+        )
+
+    rate = optimisers.schedule(o.schedule, learning_rate=o.learning_rate, **shape)
+    adapters = optimisers.schedule(o.schedule, learning_rate=o.learning_rate * o.adapter_factor, **shape)
+    critics = optimisers.optimiser(
+        "adam", lambda _: c.learning_rate, weight_decay=0.0, clip_norm=c.clip_norm, momentum=c.momentum, b2=c.b2
+    )
+    return rate, state.Optimizers(transform(rate), transform(adapters), critics)
 
 
 def augmentation(config: ConfigDict) -> transforms.Augmentation:

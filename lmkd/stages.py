@@ -19,12 +19,12 @@ from lmkd.core.batch import empty_face
 from lmkd.core.errors import UserError, report_together
 from lmkd.core.schemes import Scheme
 from lmkd.data import pipeline, reading, transforms
-from lmkd.distill.base import TermVariables
+from lmkd.distill.base import TermInputs, TermVariables
 from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
 from lmkd.distill.teachers import Teacher, look, seen_at
 from lmkd.models import initialise, landmarker, pruning, weights
 from lmkd.models.hrnet import HRNet
-from lmkd.training import checkpoints, loop, optimisers, parallel, shares, state, step, watch
+from lmkd.training import checkpoints, loop, parallel, shares, state, step, watch
 
 
 class Stage(NamedTuple):
@@ -37,6 +37,33 @@ class Stage(NamedTuple):
     unreadable: pipeline.Unreadable
     watch: watch.CriticWatch
     provenance: tuple[reading.Provenance, ...]
+
+
+class Training(NamedTuple):
+    """What a stage trains and how, without its data.
+
+    Attributes:
+      net: the network; `options.image_px` is the side of its input.
+      crop_px: side of the crops that the step gets.
+      recipe, rate, optimizers, options: what `step.make_train_step` takes.
+      networks, frozen: the teachers and their variables, by name.
+      first: the state before the first step, of NumPy arrays as far as it was drawn.
+    """
+
+    net: landmarker.Landmarker
+    crop_px: int
+    recipe: Recipe
+    rate: Callable
+    optimizers: state.Optimizers
+    options: step.StepOptions
+    networks: dict[str, Teacher]
+    frozen: dict[str, Any]
+    first: state.TrainState
+
+    def trainer(self) -> shares.Trainer:
+        """THE step, mapped over devices, with the teachers bound."""
+        mapped = step.make_train_step(self.net, self.recipe, self.optimizers, self.rate, self.options, self.networks)
+        return shares.Trainer(mapped, frozen=self.frozen, terms=self.recipe.names)
 
 
 Sources = Mapping[str, build.Loaded]  # teachers by their name in the stage
@@ -85,7 +112,7 @@ def check_fit(config: ConfigDict, name: str, scheme: Scheme, teachers: Sources) 
         if loaded.scheme.to_json() != scheme.to_json():
             problems.append(
                 f"{where} predicts scheme {loaded.scheme.name!r} ({loaded.scheme.num_points} points), the data are in "
-                f"{scheme.name!r} ({scheme.num_points}). Set config.scheme, or take a teacher of that scheme."
+                f"{scheme.name!r} ({scheme.num_points} points). Set config.scheme, or take a teacher of that scheme."
             )
         for key in ("crop", "crop_scale"):
             if loaded.config.data[key] != config.data[key]:
@@ -164,41 +191,21 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
     part = config.stage[name]
     train = part.train
     source = build.records(config, config.data.train)
-    check_fit(config, name, source.scheme, teachers)
-    _divides(train.batch_size, train.micro_batches)
 
     def steps(text: str) -> int:
         return configs.length_in_steps(text, faces=len(source), batch_size=train.batch_size, where=name)
 
-    seed = configs.seed_of(config, name)
-    net = build.model(part, config, source.scheme, axis_name=parallel.AXIS if train.sync_norm else None)
-    side, crop_px = build.image_px(part, config), crop_side(config, name, teachers)
-    rate, optimizers = _optimizers(part, steps)
-    terms = recipe(part, steps)
-    options = step.StepOptions(
-        sigma_cells=build.sigma_cells(part, config),
-        image_px=side,
-        micro_batches=train.micro_batches,
-        ema_decay=train.ema_decay,
-        local_norm=not train.sync_norm,
-        critic_steps=part.critics.steps,
-        attacks=step.Attacks(**train.attacks) if train.attacks.share else None,
-    )
-    networks = {key: Teacher(loaded.model, loaded.image_px) for key, loaded in teachers.items()}
-    frozen = {key: loaded.variables for key, loaded in teachers.items()}
-    variables = _first_variables(net, part, config, seed, teachers)
-    owned = _first_term_variables(net, terms, variables, networks, frozen, source.scheme, options, crop_px, seed)
-    first = state.create(variables, optimizers, seed=seed, ema=train.ema_decay > 0, terms=owned)
-    train_step = step.make_train_step(net, terms, optimizers, rate, options, networks)
+    built = training(config, name, source.scheme, teachers, steps)
+    side, terms = built.options.image_px, built.recipe
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
     watched = watch.CriticWatch(steps(part.critics.patience), awake_from={t.name: t.schedule.begin for t in terms.with_critic})
     arguments = {
         "name": name,
         "folder": folder,
-        "state": parallel.replicate(first),
-        "train_step": shares.Trainer(train_step, frozen=frozen, terms=terms.names),
-        "iterator": _batches(config, source, unreadable, crop_px, train.batch_size, seed),
-        "validate": validate_with(net, side, source.scheme) if config.data.validation else None,
+        "state": parallel.replicate(built.first),
+        "train_step": built.trainer(),
+        "iterator": _batches(config, source, unreadable, built.crop_px, train.batch_size, configs.seed_of(config, name)),
+        "validate": validate_with(built.net, side, source.scheme) if config.data.validation else None,
         "meta": meta(config, name, source, teachers),
         "options": loop.LoopOptions(
             total_steps=steps(train.length),
@@ -212,7 +219,37 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
         "notes": lambda: {"unreadable_records": len(found)} if (found := unreadable.keys()) else {},
         "watch": watched,
     }
-    return Stage(net, side, source.scheme, arguments, unreadable, watched, source.provenance)
+    return Stage(built.net, side, source.scheme, arguments, unreadable, watched, source.provenance)
+
+
+def training(config: ConfigDict, name: str, scheme: Scheme, teachers: Sources, steps: Callable[[str], int]) -> Training:
+    """Builds what a stage trains and how; no data set is opened. `steps` turns a length into steps.
+
+    Raises:
+      UserError: a teacher does not fit, or the batch does not divide over the devices.
+    """
+    check_fit(config, name, scheme, teachers)
+    part, train = config.stage[name], config.stage[name].train
+    _divides(train.batch_size, train.micro_batches)
+    seed, crop_px = configs.seed_of(config, name), crop_side(config, name, teachers)
+    net = build.model(part, config, scheme, axis_name=parallel.AXIS if train.sync_norm else None)
+    options = step.StepOptions(
+        sigma_cells=build.sigma_cells(part, config),
+        image_px=build.image_px(part, config),
+        micro_batches=train.micro_batches,
+        ema_decay=train.ema_decay,
+        local_norm=not train.sync_norm,
+        critic_steps=part.critics.steps,
+        attacks=step.Attacks(**train.attacks) if train.attacks.share else None,
+    )
+    rate, optimizers = build.optimizers(part, steps)
+    terms = recipe(part, steps)
+    networks = {key: Teacher(loaded.model, loaded.image_px) for key, loaded in teachers.items()}
+    frozen = {key: loaded.variables for key, loaded in teachers.items()}
+    variables = _first_variables(net, part, config, seed, teachers)
+    owned = _first_term_variables(net, terms, variables, networks, frozen, scheme, options, crop_px, seed)
+    first = state.create(variables, optimizers, seed=seed, ema=train.ema_decay > 0, terms=owned)
+    return Training(net, crop_px, terms, rate, optimizers, options, networks, frozen, first)
 
 
 def crop_side(config: ConfigDict, name: str, teachers: Sources) -> int:
@@ -231,30 +268,6 @@ def meta(config: ConfigDict, name: str, source: reading.Records, teachers: Sourc
         "teachers": identities(teachers),
         "versions": build.versions(),
     }
-
-
-def _optimizers(part: ConfigDict, steps: Callable[[str], int]) -> tuple[Callable, state.Optimizers]:
-    """The student's learning rate, and a transform for each group."""
-    o, c = part.optimizer, part.critics
-    shape = {
-        "total_steps": steps(part.train.length),
-        "warmup_steps": steps(o.warmup),
-        "boundaries": tuple(steps(b) for b in o.boundaries),
-        "factor": o.factor,
-        "final_fraction": o.final_fraction,
-    }
-
-    def transform(rate):
-        return optimisers.optimiser(
-            o.name, rate, weight_decay=o.weight_decay, clip_norm=o.clip_norm, momentum=o.momentum, b2=o.b2
-        )
-
-    rate = optimisers.schedule(o.schedule, learning_rate=o.learning_rate, **shape)
-    adapters = optimisers.schedule(o.schedule, learning_rate=o.learning_rate * o.adapter_factor, **shape)
-    critics = optimisers.optimiser(
-        "adam", lambda _: c.learning_rate, weight_decay=0.0, clip_norm=c.clip_norm, momentum=c.momentum, b2=c.b2
-    )
-    return rate, state.Optimizers(transform(rate), transform(adapters), critics)
 
 
 def _batches(config, source, unreadable, crop_px: int, batch_size: int, seed: int):
@@ -297,13 +310,7 @@ def _first_term_variables(
     def one_face(variables, frozen):
         face = empty_face(crop_px, scheme.num_points, 0)
         crops = {key: jnp.asarray(value)[None] for key, value in face.items()}
-        seen = seen_at(crops, options.image_px)
-        outputs = net.apply(variables, seen["image"], train=False)
-        grid = outputs.heatmaps.shape[1:3]
-        taught = look(networks, frozen, crops["image"], grid=grid, student_px=options.image_px)
-        return step.term_inputs(
-            outputs, seen, sigma_cells=options.sigma_cells, stride=net.stride, key=jax.random.key(0), teachers=taught
-        )
+        return terms_see(net, networks, options, variables, frozen, crops)
 
     shapes = _shapes(lambda v, f: terms.init(jax.random.key(0), one_face(v, f)), variables, frozen)
     plain = initialise.drawn({name: own._asdict() for name, own in shapes.items()}, seed=seed)
@@ -311,6 +318,16 @@ def _first_term_variables(
     ones = np.ones(len(terms.terms), np.float32)
     _shapes(lambda v, f, t: terms.sums(one_face(v, f), t, 0, ones)[0], variables, frozen, owned)
     return owned
+
+
+def terms_see(net, networks: Mapping[str, Teacher], options: step.StepOptions, variables, frozen, crops) -> TermInputs:
+    """Runs the network, in evaluation mode, and its teachers on a batch of crops, and gathers what terms look at."""
+    seen = seen_at(crops, options.image_px)
+    outputs: Any = net.apply(variables, seen["image"], train=False)
+    taught = look(networks, frozen, crops["image"], grid=outputs.heatmaps.shape[1:3], student_px=options.image_px)
+    return step.term_inputs(
+        outputs, seen, sigma_cells=options.sigma_cells, stride=net.stride, key=jax.random.key(0), teachers=taught
+    )
 
 
 def _shapes(function: Callable, *arguments: Any) -> Any:
