@@ -38,6 +38,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
       UserError: the config, the data or an earlier run in `workdir` does not fit.
       training.loop.Interrupted: asked to stop; the state is saved.
     """
+    config.stages = tuple(name for part in config.stages for name in part.split(","))  # --config.stages=teacher_w32,student
     configs.check(config)
     build.prepare_device(config)
     build.prepare_data(config)
@@ -71,6 +72,7 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
         loop.run(**built.arguments)
     finally:
         built.arguments["iterator"].close()
+    jax.clear_caches()  # the programs of an ablation's dozens of stages would pile up in memory
     summary = {
         "name": name,
         "steps": options.total_steps,
