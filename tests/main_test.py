@@ -81,6 +81,31 @@ def test_evaluate_scores_a_path_and_nothing_else(trained, data_dir, tmp_path):
     assert "data:image/jpeg" not in (output / "report.html").read_text()
 
 
+def test_the_robustness_suite_prints_writes_and_reports(trained, data_dir, tmp_path):
+    workdir, _ = trained
+    output = tmp_path / "out"
+    done = door(
+        "evaluate", f"--model={workdir}", f"--data_dir={data_dir}", "--suite=robustness", "--limit=4", f"--output={output}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "4 faces evaluated, 0 skipped, the first 4 of 16" in done.stdout and "low resolution" in done.stdout
+    (found,) = json.loads((output / "robustness.json").read_text())
+    assert len(found["entries"]) == 40 and [a["strength"] for a in found["attacks"]] == [0, 2, 4, 8]
+    assert all(e["faces"] == 4 for e in (found["clean"], *found["entries"], *found["attacks"]))
+    assert json.loads((output / "results.json").read_text())[0]["evaluated"] == 16  # the scores are of all faces
+    assert '<section id="robustness">' in (output / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [(["--suite=robustnes"], "Did you mean 'robustness'"), (["--limit=4"], "--suite=robustness")],
+)
+def test_a_wrong_suite_is_told_before_a_model_is_loaded(arguments, part, tmp_path):
+    done = door("evaluate", "--model=nowhere", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e != "quickstart"])
 def test_every_config_runs_in_its_smoke_form(name, data_dir, tmp_path):
     done = door("main", f"--config=configs/{name}.py:smoke", f"--data_dir={data_dir}", "--no_faces", cwd=tmp_path)
