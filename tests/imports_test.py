@@ -29,11 +29,12 @@ ROOMS = {
     "robustness": _ROOMS | {"config", "build", "scoring"},
     "ablation": _ROOMS | {"config", "build", "scoring", "robustness"},
     "experiment": _ROOMS | {"config", "build", "scoring", "stages", "robustness", "ablation"},
+    "benchmarks": _ROOMS | {"config", "build", "stages"},
     "data_builders": {"core"},
     "configs": {"core"},
     "lmkd": set(),  # lmkd/__init__.py
 }
-DOORS = {"main", "evaluate", "prepare", "cli"}
+DOORS = {"main", "evaluate", "prepare", "benchmark", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 NEVER = {"tensorflow", "torch", "keras"}  # the core needs neither; an optional one is imported inside a function

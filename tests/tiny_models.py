@@ -1,7 +1,12 @@
 """Landmarkers small enough to compile in a moment."""
 
-import flax.linen as nn
+from collections.abc import Callable
 
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from lmkd.models import layers
 from lmkd.models.landmarker import Landmarker
 from lmkd.ops import heatmaps
 
@@ -32,3 +37,16 @@ class TinyHead(nn.Module):
 def tiny(norm: bool = False, axis_name: str | None = None, *, points: int = 3) -> Landmarker:
     """Returns a landmarker of stride 4."""
     return Landmarker(TinyBackbone(norm, axis_name), TinyHead(points), decode=lambda h: heatmaps.argmax(h, sigma_cells=1.0))
+
+
+class PatchBackbone(nn.Module):
+    """A single strided convolution, with the options that a config's backbone takes: stages compile in a moment."""
+
+    width: int = 4
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = layers.batch_norm()
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(self.width, (4, 4), (4, 4), use_bias=False, dtype=self.dtype)(x)
+        return [self.norm(use_running_average=not train, name="bn")(x)], {}

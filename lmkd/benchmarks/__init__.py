@@ -1,0 +1,1 @@
+"""What `lmkd.benchmark` measures: one module a topic, `rounds` for what they share."""

@@ -1,0 +1,147 @@
+"""The benchmark's bookkeeping. No test looks at how long anything took."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import pytest
+import tiny_models
+from doors import door
+
+from lmkd import config as configs
+from lmkd.benchmarks import distillation_step
+from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
+from lmkd.core.errors import UserError
+
+# The quickstart's smoke form with networks of two layers.
+CONFIG = """
+from ml_collections import ConfigDict
+from lmkd.configs import quickstart
+
+def get_config(variant=None):
+    config = quickstart.get_config("smoke")
+    config.data.image_px = 32
+    for stage, width in (("teacher_w32", 6), ("teacher_v2p", 5), ("student", 4)):
+        config.stage[stage].model.backbone = "tiny_models.PatchBackbone"
+        config.stage[stage].model.backbone_options = ConfigDict({"width": width})
+    return config
+"""
+PARTS = ["teacher v2p", "teacher w32", "student", "critics", "term adversarial_v2p", "term adversarial_w32", "term channel"]
+
+
+@pytest.fixture
+def config_path(tmp_path) -> Path:
+    """A config of tiny networks; processes started in its folder find them."""
+    shutil.copy(tiny_models.__file__, tmp_path)
+    (tmp_path / "tiny.py").write_text(CONFIG)
+    return tmp_path / "tiny.py"
+
+
+def check(found):
+    """What must hold of every file of the topic, whatever the machine."""
+    assert [p["name"] for p in found["parts"]] == PARTS and found["whole"]["name"] == "step"
+    medians = {p["name"]: p["median_ms"] for p in found["parts"]}
+    assert all(ms > 0 for ms in medians.values()) and all(p["first_call_s"] > 0 for p in found["parts"])
+    counted = sum(medians[name] for name in PARTS[:4])
+    assert found["sum_ms"] == pytest.approx(counted)
+    assert found["ratio"] == pytest.approx(found["whole"]["median_ms"] / counted)
+    assert found["ratio_with_terms"] == pytest.approx(found["whole"]["median_ms"] / sum(medians.values()))
+
+
+def test_the_door_prints_the_table_and_writes_the_figures(config_path, tmp_path):
+    done = door(
+        "benchmark", "--what=distillation_step", f"--config={config_path}", "--rounds=1", f"--output={tmp_path / 'out'}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "distillation_step.json").read_text())
+    check(found)
+    assert found["conditions"]["stage"] == "student" and found["conditions"]["rounds"] == 1
+    assert "cpu" in found["versions"]["devices"] and "cpu" in done.stdout
+    assert all(f"| {name} " in done.stdout for name in [*PARTS, "step", "sum"])
+    assert f"{found['ratio']:.3f} (" in done.stdout
+
+
+def test_parts_run_on_several_devices_round_after_round(config_path):
+    config = configs.load(str(config_path))
+    config.stage.student.critics.steps = 2
+    topic = distillation_step.run(config, stage="student", rounds=2)
+    check(topic.figures)
+    assert [len(p["rounds_ms"]) for p in topic.figures["parts"]] == [2] * len(PARTS)
+    assert topic.conditions["image_px"] == {"student": 32, "v2p": 32, "w32": 32}
+    critics = topic.figures["parts"][3]
+    assert critics["what"].startswith("2 update(s) of adversarial_v2p, adversarial_w32")
+
+
+def test_a_wrong_topic_is_told_with_the_nearest(tmp_path):
+    done = door("benchmark", "--what=destillation_step", cwd=tmp_path)
+    assert done.returncode == 2 and "Did you mean 'distillation_step'?" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_stages_without_anything_to_measure_are_refused():
+    config = configs.load("configs/quickstart.py:smoke")
+    with pytest.raises(UserError, match="unknown stage with teachers 'teacher_w32'.*Allowed: student"):
+        distillation_step.run(config, stage="teacher_w32", rounds=1)
+    config.stage.student.train.micro_batches = 2
+    with pytest.raises(UserError, match="micro_batches"):
+        distillation_step.run(config, stage="", rounds=1)
+    config.stages = ("teacher_w32",)
+    with pytest.raises(UserError, match="no stage of teacher_w32 has teachers"):
+        distillation_step.run(config, stage="", rounds=1)
+
+
+def test_the_scheme_is_the_builders():
+    config = configs.load("configs/wflw.py")
+    assert distillation_step._scheme(config).num_points == 98
+    config.data.train = ("synthetic_faces/tiny_68:train",)
+    assert distillation_step._scheme(config).num_points == 68
+    config.data.train = ("own_faces:train",)
+    with pytest.raises(UserError, match="--config.scheme="):
+        distillation_step._scheme(config)
+
+
+def test_rounds_are_interleaved_and_begin_with_each_part_in_turn():
+    calls: list[str] = []
+    ticks = iter([0.0, 5.0, 10.0, 12.0, *range(20, 28)])  # first calls of 5 s and 2 s, then 1 s each
+
+    def part(name):
+        return Part(name, "what", lambda: calls.append(name))
+
+    a, b = timed([part("a"), part("b")], rounds=2, clock=lambda: float(next(ticks)))
+    assert calls == ["a", "b", "a", "b", "a", "b", "b", "a"]
+    assert (a.first_call_s, b.first_call_s) == (5.0, 2.0)
+    assert a.rounds_ms == b.rounds_ms == (1000.0, 1000.0)
+
+
+def test_ratios_are_of_medians_and_spreads_of_rounds():
+    def timing(name, *ms):
+        return Timing(name, "what", 1.0, ms)
+
+    found = distillation_step.compared(
+        [timing("teacher w32", 10.0, 10.0, 40.0), timing("student", 20.0, 30.0, 40.0), timing("critics", 10.0, 10.0, 20.0),
+         timing("term channel", 10.0, 25.0, 100.0), timing("step", 44.0, 60.0, 200.0)]
+    )  # fmt: skip
+    assert found["sum_ms"] == 50.0 and found["ratio"] == pytest.approx(1.2)
+    assert found["ratio_by_round_median"] == pytest.approx(1.2)  # of 44/40, 60/50, 200/100
+    assert found["ratio_by_round_quartiles"] == pytest.approx((1.15, 1.6))
+    assert found["sum_with_terms_ms"] == 75.0 and found["ratio_with_terms"] == pytest.approx(0.8)
+
+
+def test_quartiles_by_hand():
+    assert quartiles([3.0]) == (3.0, 3.0)
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 4.0)
+
+
+def test_a_table_is_aligned_markdown():
+    assert table(("part", "what", "ms"), [("a", "longer", "10.5"), ("bb", "x", "1.0")]) == (
+        "| part | what   |   ms |\n| ---- | ------ | ---: |\n| a    | longer | 10.5 |\n| bb   | x      |  1.0 |"
+    )
+
+
+def test_gradients_are_asked_of_the_maps_that_a_term_looks_at():
+    def value(maps, rest):
+        return (maps[0] * rest).sum() + 0 * maps[2].sum()
+
+    leaves = [jax.ShapeDtypeStruct((2,), "float32")] * 3
+    assert distillation_step._reached(value, leaves, leaves[0]) == [0, 2]
