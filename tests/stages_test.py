@@ -1,0 +1,192 @@
+"""Stages with teachers: what does not fit is refused and says how, weights are told apart, first variables are drawn."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmkd import build, stages
+from lmkd import config as configs
+from lmkd.configs import ablation, common
+from lmkd.core import schemes
+from lmkd.core.errors import UserError
+from lmkd.distill.terms.channel import ChannelKL
+
+
+def experiment():
+    """The quickstart in its smoke form."""
+    return configs.load("configs/quickstart.py:smoke")
+
+
+def loaded(config, stage="teacher_w32", scheme="300w68", value=1.0) -> build.Loaded:
+    """A teacher that was never trained: its description and one weight."""
+    variables = {"params": {"head": {"kernel": np.full((2, 2), value, np.float32)}}, "batch_stats": {}}
+    found = schemes.get(scheme)
+    return build.Loaded(
+        build.model(config.stage[stage], config, found), variables, found, config, {"stage": stage}, Path("x/6"), "last"
+    )
+
+
+def test_a_fitting_teacher_passes():
+    config = experiment()
+    stages.check_fit(config, "student", schemes.get("300w68"), {"w32": loaded(config)})
+
+
+def test_what_does_not_fit_is_told_in_one_message():
+    config, theirs = experiment(), experiment()
+    theirs.data.crop_scale, theirs.data.crop, theirs.heatmap.sigma_cells = 1.1, "rectangle", 2.0
+    with pytest.raises(UserError) as error:
+        stages.check_fit(config, "student", schemes.get("300w68"), {"w32": loaded(theirs, scheme="wflw98")})
+    for part in (
+        "'wflw98' (98 points)", "'300w68' (68 points)", "data.crop was 'rectangle', here it is 'landmarks'",
+        "data.crop_scale was 1.1, here it is 1.25", "config.stage.student.model.sigma_cells=2", "(4 problems)",
+    ):  # fmt: skip
+        assert part in str(error.value), part
+
+
+def test_the_same_gaussian_on_another_grid_fits():
+    config, theirs = experiment(), experiment()
+    theirs.data.image_px, theirs.heatmap.sigma_cells = 128, 3.0  # sigma 3 cells of 32 is sigma 1.5 of 16
+    stages.check_fit(config, "student", schemes.get("300w68"), {"w32": loaded(theirs)})
+    assert stages.crop_side(config, "student", {"w32": loaded(theirs)}) == 128
+    config.stage.student.model.image_px = 32
+    with pytest.raises(UserError, match="model.sigma_cells=0.75"):
+        stages.check_fit(config, "student", schemes.get("300w68"), {"w32": loaded(theirs)})
+
+
+def test_a_teacher_that_is_not_there_is_told_with_the_way_out(tmp_path):
+    config = experiment()
+    config.stage.student.teachers.v2p = str(tmp_path / "nowhere")
+    with pytest.raises(UserError) as error:
+        stages.load_teachers(config, "student", tmp_path)
+    for part in (
+        "teachers.w32=teacher_w32",
+        "--config.stages=teacher_w32",
+        "teachers.v2p=",
+        "holds no checkpoint",
+        "(2 problems)",
+    ):
+        assert part in str(error.value), part
+
+
+def test_other_weights_are_another_teacher(tmp_path):
+    config = experiment()
+    before, same, other = (stages.identities({"w32": loaded(config, value=v)}) for v in (1.0, 1.0, 1.5))
+    assert before == same != other
+    (tmp_path / "finished.json").write_text(json.dumps({"teachers": before}))
+    assert stages.changed_teachers(tmp_path, {"w32": loaded(config)}) == []
+    (changed,) = stages.changed_teachers(tmp_path, {"w32": loaded(config, value=1.5)})
+    assert changed.startswith("teacher w32: ") and before["w32"]["checksum"] in changed
+    assert stages.changed_teachers(tmp_path / "new", {"w32": loaded(config)}) == []
+
+
+def test_checksums_see_names_and_values():
+    one, renamed, moved = (
+        {"a": np.ones(2), "b": np.zeros(2)},
+        {"a": np.ones(2), "c": np.zeros(2)},
+        {"a": np.zeros(2), "b": np.ones(2)},
+    )
+    assert len({stages.checksum(x) for x in (one, renamed, moved)}) == 3
+
+
+def test_the_recipe_takes_lengths_teachers_and_decay_from_the_config():
+    config = experiment()
+    s = config.stage.student
+    s.terms = {
+        "kl": common.term(
+            "channel.ChannelKL",
+            weight=3.0,
+            teachers=("w32",),
+            begin="2 epochs",
+            ramp="10 steps",
+            decay_every="1 epochs",
+            decay_factor=0.9,
+            temperature=2.0,
+        )
+    }
+    (part,) = stages.recipe(s, lambda text: configs.length_in_steps(text, faces=48, batch_size=8, where="x")).terms
+    assert part.term == ChannelKL(temperature=2.0) and part.teachers == ("w32",)
+    assert (part.schedule.begin, part.schedule.ramp, part.schedule.decay_every) == (12, 10, 6)
+    assert float(part.schedule.at(30)) == pytest.approx(3.0 * 0.9**5)
+
+
+def test_teachers_are_checked_with_the_whole_config():
+    config = experiment()
+    s = config.stage.student
+    config.stages = ("student", "teacher_w32", "teacher_v2p")
+    s.terms.channel.teachers = ("w23",)
+    s.terms.adversarial_w32.teachers = ()
+    s.model.prune_from = "v2"
+    s.teacher_which = "newest"
+    with pytest.raises(UserError) as error:
+        configs.check(config)
+    for part in (
+        "config.stages has stage teacher_w32 after student", "Did you mean 'w32'", "looks at one teacher", "Did you mean 'v2p'",
+        "unknown choice of checkpoint 'newest'",
+    ):  # fmt: skip
+        assert part in str(error.value), part
+
+
+def test_a_term_that_teaches_needs_a_teacher():
+    config = common.get_config()
+    config.stage.student.terms = {"kl": common.term("channel.ChannelKL")}
+    with pytest.raises(UserError, match="needs a teacher; config.stage.student.teachers names none"):
+        configs.check(config)
+
+
+def test_older_configs_are_completed_with_todays_defaults():
+    now = experiment()
+    kept = json.loads(configs.to_json(now))
+    del kept["ablation"], kept["stage"]["student"]["critics"], kept["stage"]["student"]["model"]["sigma_cells"]
+    del kept["stage"]["student"]["terms"]["channel"]["teachers"]
+    whole = configs.completed(configs.from_json(json.dumps(kept)))
+    assert whole.stage.student.critics == now.stage.student.critics and whole.ablation == now.ablation
+    assert whole.stage.student.model.sigma_cells == 0.0 and whole.stage.student.terms.channel.teachers == ()
+    assert whole.stage.student.model.backbone_options == now.stage.student.model.backbone_options
+    assert configs.completed(now) == now
+
+
+def test_the_ablation_has_rows_seeds_and_equal_recipes():
+    config = ablation.get_config("seeds=2")
+    configs.check(config)
+    rows = [config.stage[name].row for name in config.stages]
+    assert rows[:2] == ["", ""] and len(rows) == 2 + 2 * 10 and rows[-1] == "everything"
+    plain, everything = config.stage.plain_s0, config.stage.everything_s1
+    assert (plain.seed, everything.seed) == (0, 1)
+    assert plain.optimizer == everything.optimizer and plain.train == everything.train
+    assert set(everything.terms) - set(plain.terms) == {"channel", "adversarial_w32", "adversarial_v2p"}
+    assert all(term.weight > 0 for term in everything.terms.values())
+    assert config.stage.everything_pruned_from_w32_s0.model.prune_from == "w32"
+
+
+@pytest.mark.parametrize(
+    "variant,part", [("seeds=0", "seeds=0"), ("serch", "Did you mean 'search'"), ("faces68,quickstart", "choose one")]
+)
+def test_a_wrong_option_of_the_ablation_is_told(variant, part):
+    with pytest.raises(UserError, match=part):
+        ablation.get_config(variant)
+
+
+def test_a_distilled_stage_is_built_from_its_config_and_taps_are_checked_before_training():
+    config, scheme = experiment(), schemes.get("300w68")
+    teacher = loaded(config)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
+    shapes = jax.eval_shape(teacher.model.init, jax.random.key(0), image)
+    frozen = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(shapes))
+    teachers = {name: teacher._replace(variables=frozen) for name in ("w32", "v2p")}
+
+    def steps(text):
+        return configs.length_in_steps(text, faces=48, batch_size=8, where="x")
+
+    built = stages.training(config, "student", scheme, teachers, steps)
+    owned = built.first.terms
+    assert owned.keys() == {"channel", "adversarial_w32", "adversarial_v2p"}
+    student_width, teacher_width = 4 * 15, 4
+    assert jax.tree.leaves(owned["channel"].adapter)[0].shape[-2:] == (student_width, teacher_width)
+    assert built.first.opt_state["critics"].keys() == {"adversarial_w32", "adversarial_v2p"}
+    config.stage.student.terms.channel.options.tap = "features2"
+    with pytest.raises(UserError, match="features2"):
+        stages.training(config, "student", scheme, teachers, steps)
