@@ -234,10 +234,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.data.image_px = 64
     config.evaluation.batch_size = 8
     config.runtime.dtype = "float32"
-    ablation = config.ablation = ConfigDict()  # the comparison table over stages that name a row
-    ablation.baseline = ""  # the row that the others are compared with; "" makes no table
-    ablation.front = False  # also draw accuracy against MACs
-    ablation.robustness_faces = 0  # score each row under corruptions and attack on so many faces; 0 does not
 
     config.expected = ""
     for s in config.stage.values():

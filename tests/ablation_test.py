@@ -1,0 +1,76 @@
+"""The ablation through its door: shared teachers, rows with seeds, the comparison in the report and as files."""
+
+import json
+
+import pytest
+from doors import door
+
+STAGES = (
+    "teacher_w32",
+    "teacher_v2p",
+    "plain_s0",
+    "plain_s1",
+    "everything_pruned_from_w32_s0",
+    "everything_pruned_from_w32_s1",
+)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """(workdir, what the finished process printed) of a few rows in their smoke form."""
+    folder = tmp_path_factory.mktemp("ablation")
+    done = door(
+        "main", "--config=configs/ablation.py:smoke,seeds=2", f"--config.stages={STAGES}", f"--data_dir={folder}", "--no_faces",
+        "--config.ablation.robustness_faces=4", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "ablation_smoke_seeds=2", done.stdout
+
+
+def test_each_row_has_its_seeds_costs_and_an_interval(compared):
+    workdir, _ = compared
+    found = json.loads((workdir / "ablation.json").read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows.keys() == {"plain", "everything, pruned from W32"}
+    for row in rows.values():
+        assert row["seeds"] == [0, 1] and row["parameters"] > 0 and row["macs"] > 0 and row["steps"] == 6
+    shares = rows["everything, pruned from W32"]["shares"]
+    assert shares.keys() >= {"channel", "adversarial_w32", "adversarial_v2p"} and sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_the_table_stands_in_the_terminal_in_markdown_and_in_the_report(compared):
+    workdir, printed = compared
+    table = (workdir / "ablation.md").read_text()
+    assert "| plain" in table and "everything, pruned from W32" in printed
+    report = (workdir / "report.html").read_text()
+    assert '<section id="ablation">' in report and "everything, pruned from W32" in report
+    assert "data:image/jpeg" not in report
+
+
+def test_students_keep_the_checksums_of_the_teachers_they_were_taught_by(compared):
+    workdir, _ = compared
+    kept = [json.loads((workdir / s / "finished.json").read_text())["teachers"] for s in STAGES[2:]]
+    assert kept[0] == {} and kept[2] == kept[3] and kept[2].keys() == {"w32", "v2p"}
+    assert kept[2]["w32"]["checksum"] != kept[2]["v2p"]["checksum"]
+
+
+def test_a_student_is_used_without_its_teachers(compared, tmp_path):
+    workdir, _ = compared
+    for teacher in ("teacher_w32", "teacher_v2p"):
+        (workdir / teacher).rename(tmp_path / teacher)
+    try:
+        done = door("evaluate", f"--model={workdir}", f"--data_dir={workdir.parents[1]}", cwd=tmp_path)
+        assert done.returncode == 0 and "16" in done.stdout, done.stderr
+    finally:
+        for teacher in ("teacher_w32", "teacher_v2p"):
+            (tmp_path / teacher).rename(workdir / teacher)
+
+
+def test_one_stage_is_chosen_by_its_name_and_teachers_that_are_missing_are_told(compared, tmp_path):
+    workdir, _ = compared
+    arguments = ("--config=configs/ablation.py:smoke,seeds=2", f"--data_dir={workdir.parents[1]}", "--no_faces")
+    done = door("main", *arguments, "--config.stages=everything_s0", f"--workdir={tmp_path / 'new'}", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "stage teacher_w32 is not finished" in done.stderr and "stage teacher_v2p is not finished" in done.stderr
+    done = door("main", *arguments, "--config.stages=plain_s0", f"--workdir={workdir}", cwd=tmp_path)
+    assert done.returncode == 0 and "stage plain_s0: finished, skipped" in done.stdout, done.stderr
