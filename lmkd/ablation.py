@@ -76,8 +76,8 @@ def _seconds(rows: Sequence[Mapping[str, Any]], stage: Mapping[str, Any], config
 
 
 def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Each term's share of the student's gradient, mean over the run's measurements."""
-    measured = [{k.removeprefix("share/"): v for k, v in row.items() if k.startswith("share/")} for row in rows]
+    """Each term's share of the student's gradient, mean over the measurements at which its weight was not zero."""
+    measured = [{k.removeprefix("share/"): v for k, v in row.items() if k.startswith("share/") and v} for row in rows]
     return _mean_by_key([m for m in measured if m])
 
 
