@@ -187,7 +187,8 @@ def _shares(rows: Sequence[Row]) -> Table:
 
     cells = [[row.name, *(cell(row.shares.get(term)) for term in terms)] for row in rows if row.shares]
     note = (
-        "Norm of the student's gradient under a term alone, over the sum of these norms; mean over training and seeds. "
+        "Norm of the student's gradient under a term alone, over the sum of these norms; mean over seeds and over what of the "
+        "training the term's weight is not zero in. "
         f"A term under {100 * LEAST_SHARE:g} % does not count as used."
     )
     return Table("Shares of the student's gradient, %", ["method", *terms], cells, note)
