@@ -72,8 +72,8 @@ def _rows(config: ConfigDict, warm_up: str) -> dict[str, ConfigDict]:
         "+ adversarial": lambda s: method.adversarial(s, warm_up),
         "everything, one teacher": lambda s: method.everything(s, warm_up, ("w32",)),
         "plain, pruned from W32": _pruned,
-        "everything, pruned from W32": lambda s: (_pruned(s), method.everything(s, warm_up)),
-        "everything, separable": lambda s: (_separable(s), method.everything(s, warm_up)),
+        "everything, pruned from W32": lambda s: _all_of(s, _pruned, lambda s: method.everything(s, warm_up)),
+        "everything, separable": lambda s: _all_of(s, _separable, lambda s: method.everything(s, warm_up)),
         "everything": lambda s: method.everything(s, warm_up),
     }
     students = {}
@@ -81,6 +81,11 @@ def _rows(config: ConfigDict, warm_up: str) -> dict[str, ConfigDict]:
         s = students[row] = common.plain(config.stage.student)
         change(s)
     return students
+
+
+def _all_of(s: ConfigDict, *changes: method.Change) -> None:
+    for change in changes:
+        change(s)
 
 
 def _pruned(s: ConfigDict) -> None:
