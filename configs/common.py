@@ -89,7 +89,11 @@ def stage() -> ConfigDict:
     model.heatmap_activation = "linear"  # "linear", or "softmax" over positions (for cross-entropy terms)
     model.image_px = 0  # side of its input; 0 is data.image_px. Crops are cut at the largest of network and teachers
     model.sigma_cells = 0.0  # sigma of its targets; 0 is heatmap.sigma_cells
+    model.colour = "rgb"  # "rgb", or "grey": one channel
     model.prune_from = ""  # a name in `teachers`: start from that network's channels of largest batch-norm scale
+    model.start_from = ""  # a name in `teachers`: start from that network's weights of ...
+    model.start_parts = ("backbone", "head")  # ... these parts
+    model.frozen = ()  # parts that are not trained and run in evaluation mode: ("backbone",), ("head",)
     model.weights = ""  # published weights to start from: a .npz, .safetensors or .pth file
     model.weights_backbone_only = True  # take the backbone alone (ImageNet weights)
 

@@ -109,8 +109,13 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
     return landmarker.Landmarker(
         backbone=backbone(**stage.model.backbone_options, **shared),
         head=head(num_points=scheme.num_points, **stage.model.head_options, **shared),
-        decode=functools.partial(getattr(heatmaps, config.heatmap.decoder), sigma_cells=sigma),
-        softmax_sigma_cells=sigma if stage.model.heatmap_activation == "softmax" else None,
+        readout=head.readout.of(
+            sigma_cells=sigma,
+            decode=functools.partial(getattr(heatmaps, config.heatmap.decoder), sigma_cells=sigma),
+            softmax=stage.model.heatmap_activation == "softmax",
+        ),
+        colour=stage.model.colour,
+        frozen=tuple(stage.model.frozen),
         dtype=dtype,
     )
 
@@ -154,7 +159,8 @@ def optimizers(stage: ConfigDict, steps: Callable[[str], int]) -> tuple[Callable
     critics = optimisers.optimiser(
         "adam", lambda _: c.learning_rate, weight_decay=0.0, clip_norm=c.clip_norm, momentum=c.momentum, b2=c.b2
     )
-    return rate, state.Optimizers(transform(rate), transform(adapters), critics)
+    student = optimisers.sparing(transform(rate), tuple(stage.model.frozen))
+    return rate, state.Optimizers(student, transform(adapters), critics)
 
 
 def augmentation(config: ConfigDict) -> transforms.Augmentation:

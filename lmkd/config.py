@@ -18,6 +18,7 @@ from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError, nearest, report_together, unknown
 from lmkd.data import pipeline, reading
 from lmkd.data.transforms import CROP_PROTOCOLS
+from lmkd.models.landmarker import COLOURS, PARTS
 from lmkd.ops.heatmaps import ROUND_TRIP_CELLS
 from lmkd.training import checkpoints, optimisers
 
@@ -195,6 +196,14 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
         yield from _plugin("lmkd.models", model[part], model[f"{part}_options"], part, at, f"{at}_options")
     if model.weights and not Path(model.weights).is_file():
         yield f"{where}.model.weights: there is no file {model.weights}"
+    if model.colour not in COLOURS:
+        yield str(unknown("colour", model.colour, COLOURS, f"{where}.model.colour"))
+    for key in ("start_parts", "frozen"):
+        for name in model[key]:
+            if name not in PARTS:
+                yield str(unknown("part", name, PARTS, f"{where}.model.{key}"))
+    if set(model.frozen) == set(PARTS):
+        yield f"{where}.model.frozen: {tuple(model.frozen)} leaves nothing to train"
     if model.heatmap_activation not in ACTIVATIONS:
         yield str(unknown("activation", model.heatmap_activation, ACTIVATIONS, f"{where}.model.heatmap_activation"))
     if not stage.terms:
@@ -248,9 +257,9 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
             yield f"{where}.teachers.{teacher} is empty: name a stage or the folder of a trained model"
     if stage.teacher_which not in checkpoints.WHICH:
         yield str(unknown("choice of checkpoint", stage.teacher_which, checkpoints.WHICH, f"{where}.teacher_which"))
-    for key in (stage.model.prune_from,) if stage.model.prune_from else ():
-        if key not in stage.teachers:
-            yield str(unknown("teacher", key, stage.teachers.keys(), f"{where}.model.prune_from"))
+    for key in ("prune_from", "start_from"):
+        if stage.model[key] and stage.model[key] not in stage.teachers:
+            yield str(unknown("teacher", stage.model[key], stage.teachers.keys(), f"{where}.model.{key}"))
     for key, term in stage.terms.items():
         at = f"{where}.terms.{key}"
         if isinstance(term.teachers, str):

@@ -146,12 +146,13 @@ class Attacker:
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(_SEED), number), jax.lax.axis_index(parallel.AXIS))
 
             def heatmaps(image: jax.Array) -> jax.Array:
-                return landmarker.predict(model, variables, image)[0][..., chosen]
+                return landmarker.predict(model, variables, image).heatmaps[..., chosen]
 
             image = batch["image"].astype(np.float32)
             options = {"epsilon": epsilon, "steps": steps, "stride": model.stride, "key": key}
             attacked = attack.pgd(heatmaps, image, batch["landmarks_px"], batch["visible"], **options)
-            return model.points(heatmaps(attacked))
+            found = landmarker.predict(model, variables, attacked)
+            return found.landmarks_px[:, chosen], found.confidence[:, chosen]
 
         self._mapped = parallel.map_predict(predict)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build
+from lmkd import build, starting
 from lmkd import config as configs
 from lmkd.core import plugins
 from lmkd.core.batch import empty_face
@@ -22,8 +22,7 @@ from lmkd.data import pipeline, reading, transforms
 from lmkd.distill.base import TermInputs, TermVariables
 from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
 from lmkd.distill.teachers import Teacher, look, seen_at
-from lmkd.models import initialise, landmarker, pruning, weights
-from lmkd.models.hrnet import HRNet
+from lmkd.models import initialise, landmarker
 from lmkd.training import checkpoints, loop, parallel, shares, state, step, watch
 
 
@@ -246,7 +245,7 @@ def training(config: ConfigDict, name: str, scheme: Scheme, teachers: Sources, s
     terms = recipe(part, steps)
     networks = {key: Teacher(loaded.model, loaded.image_px) for key, loaded in teachers.items()}
     frozen = {key: loaded.variables for key, loaded in teachers.items()}
-    variables = _first_variables(net, part, config, seed, teachers)
+    variables = starting.first_variables(net, part, build.image_px(part, config), seed, teachers)
     owned = _first_term_variables(net, terms, variables, networks, frozen, scheme, options, crop_px, seed)
     first = state.create(variables, optimizers, seed=seed, ema=train.ema_decay > 0, terms=owned)
     return Training(net, crop_px, terms, rate, optimizers, options, networks, frozen, first)
@@ -282,24 +281,6 @@ def _batches(config, source, unreadable, crop_px: int, batch_size: int, seed: in
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
-
-
-def _first_variables(net, part: ConfigDict, config: ConfigDict, seed: int, teachers: Sources) -> dict[str, Any]:
-    """The network's variables before the first step: drawn, published, or cut from a teacher."""
-    variables = initialise.initial_variables(net, build.image_px(part, config), seed=seed)
-    if part.model.weights:
-        published = weights.load_state_dict(part.model.weights)
-        variables = weights.convert(published, variables, backbone_only=part.model.weights_backbone_only)
-    if part.model.prune_from:
-        teacher = teachers[part.model.prune_from]
-        source, student = teacher.model.backbone, net.backbone
-        if not (isinstance(source, HRNet) and isinstance(student, HRNet)):
-            raise UserError(f"model.prune_from={part.model.prune_from}: only an HRNet can be pruned into an HRNet")
-        pruned = pruning.prune(teacher.variables, variables, source=source, student=student)
-        if pruned.kept_as_drawn:
-            print(f"pruned from {part.model.prune_from}; drawn, since it lacks them: {', '.join(pruned.kept_as_drawn)}")
-        variables = pruned.variables
-    return jax.tree.map(np.asarray, dict(variables))
 
 
 def _first_term_variables(

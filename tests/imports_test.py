@@ -25,11 +25,12 @@ ROOMS = {
     "config": _ROOMS,
     "build": _ROOMS | {"config"},
     "scoring": _ROOMS | {"config", "build"},  # what two doors share: they sit between build and the doors
-    "stages": _ROOMS | {"config", "build"},
+    "starting": _ROOMS | {"config", "build"},
+    "stages": _ROOMS | {"config", "build", "starting"},
     "robustness": _ROOMS | {"config", "build", "scoring"},
     "ablation": _ROOMS | {"config", "build", "scoring", "robustness"},
-    "experiment": _ROOMS | {"config", "build", "scoring", "stages", "robustness", "ablation"},
-    "benchmarks": _ROOMS | {"config", "build", "stages"},
+    "experiment": _ROOMS | {"config", "build", "scoring", "starting", "stages", "robustness", "ablation"},
+    "benchmarks": _ROOMS | {"config", "build", "starting", "stages"},
     "data_builders": {"core"},
     "configs": {"core"},
     "lmkd": set(),  # lmkd/__init__.py

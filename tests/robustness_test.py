@@ -15,6 +15,7 @@ from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.data.corruptions import KINDS, STRENGTHS
 from lmkd.models import attack
+from lmkd.models.readout import Heatmaps
 from lmkd.ops import heatmaps
 
 SIDE, STRIDE = 32, 4
@@ -33,7 +34,7 @@ def loaded_model(scheme=SCHEME, decode=soft_decode):
     config.data.image_px = SIDE
     config.evaluation.batch_size = 4
     config.evaluation.flip_test = False
-    model = dataclasses.replace(tiny(points=scheme.num_points), decode=decode)
+    model = dataclasses.replace(tiny(points=scheme.num_points), readout=Heatmaps(decode))
     variables = model.init(jax.random.key(0), np.zeros((1, SIDE, SIDE, 3), np.uint8))
     return build.Loaded(model, variables, scheme, config, {"stage": "student"}, Path("runs/x/30"), "best")
 

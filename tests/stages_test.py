@@ -153,13 +153,15 @@ def test_the_ablation_has_rows_seeds_and_equal_recipes():
     config = ablation.get_config("seeds=2")
     configs.check(config)
     rows = [config.stage[name].row for name in config.stages]
-    assert rows[:2] == ["", ""] and len(rows) == 2 + 2 * 10 and rows[-1] == "everything"
+    assert rows[:2] == ["", ""] and len(rows) == 2 + 2 * 11 and rows[-1] == "everything"
     plain, everything = config.stage.plain_s0, config.stage.everything_s1
     assert (plain.seed, everything.seed) == (0, 1)
     assert plain.optimizer == everything.optimizer and plain.train == everything.train
     assert set(everything.terms) - set(plain.terms) == {"channel", "adversarial_w32", "adversarial_v2p"}
     assert all(term.weight > 0 for term in everything.terms.values())
-    assert config.stage.everything_pruned_from_w32_s0.model.prune_from == "w32"
+    pruned = config.stage.plain_pruned_from_w32_s0
+    assert pruned.model.prune_from == config.stage.everything_pruned_from_w32_s0.model.prune_from == "w32"
+    assert pruned.terms == plain.terms and config.stage.everything_separable_s0.terms == everything.terms
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from lmkd.models import layers
 from lmkd.models.landmarker import Landmarker
+from lmkd.models.readout import Heatmaps
 from lmkd.ops import heatmaps
 
 
@@ -31,12 +32,12 @@ class TinyHead(nn.Module):
 
     @nn.compact
     def __call__(self, maps, train):
-        return nn.Conv(self.points, (1, 1))(maps[0]), maps[0]
+        return nn.Conv(self.points, (1, 1))(maps[0]), {"features": maps[0]}
 
 
 def tiny(norm: bool = False, axis_name: str | None = None, *, points: int = 3) -> Landmarker:
     """Returns a landmarker of stride 4."""
-    return Landmarker(TinyBackbone(norm, axis_name), TinyHead(points), decode=lambda h: heatmaps.argmax(h, sigma_cells=1.0))
+    return Landmarker(TinyBackbone(norm, axis_name), TinyHead(points), Heatmaps(lambda h: heatmaps.argmax(h, sigma_cells=1.0)))
 
 
 class PatchBackbone(nn.Module):

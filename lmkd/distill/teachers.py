@@ -59,7 +59,7 @@ def look(
         outputs: Any = teacher.model.apply(variables[name], resized(image, teacher.image_px), train=False)
         factor = student_px / teacher.image_px
         points = _scaled(outputs.landmarks_px, factor)
-        found[name] = Outputs(on_grid(outputs.heatmaps, grid), points, outputs.taps)
+        found[name] = Outputs(on_grid(outputs.heatmaps, grid), points, outputs.taps, outputs.confidence)
     return found
 
 

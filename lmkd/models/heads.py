@@ -1,13 +1,14 @@
 """Heads: from the backbone's branch maps to heatmaps.
 
     head = V2(num_points=98)
-    heatmaps, features = head.apply(variables, maps, train=False)
+    logits, taps = head.apply(variables, maps, train=False)
 
-All take the maps from the highest resolution to the lowest and return heatmaps float32 [b, h, w, K] at the highest, and
-the map just before the last 1x1 convolution (the tap "features").
+All take the maps from the highest resolution to the lowest and return maps float32 [b, h, w, K] at the highest, and taps:
+"features", the map just before the last 1x1 convolution. `readout` says what is made of the maps.
 """
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float
 from lmkd.core.errors import UserError
 from lmkd.models import layers
 from lmkd.models.layers import Conv, ConvNorm
+from lmkd.models.readout import Heatmaps
 
 FINAL_STDDEV = 0.001
 """Of the last convolution's first weights, as in the published code: the first heatmaps are close to zero."""
@@ -31,12 +33,13 @@ class V1(nn.Module):
     num_points: int
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
+    readout: ClassVar[type] = Heatmaps
 
     @nn.compact
     def __call__(
         self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
-    ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
-        return _final(self, maps[0]), maps[0]
+    ) -> tuple[Float[Array, "b h w k"], dict[str, Array]]:
+        return _final(self, maps[0]), {"features": maps[0]}
 
 
 class V2(nn.Module):
@@ -54,15 +57,16 @@ class V2(nn.Module):
     width: int | None = None
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
+    readout: ClassVar[type] = Heatmaps
 
     @nn.compact
     def __call__(
         self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
-    ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
+    ) -> tuple[Float[Array, "b h w k"], dict[str, Array]]:
         x = _concatenated(maps)
         mix = ConvNorm(self.width or x.shape[-1], size=1, use_bias=True, dtype=self.dtype, norm=self.norm, name="mix")
         features = mix(x, train)
-        return _final(self, features), features
+        return _final(self, features), {"features": features}
 
 
 class V2p(nn.Module):
@@ -84,11 +88,12 @@ class V2p(nn.Module):
     levels: int = 4
     dtype: DTypeLike = jnp.float32
     norm: Callable = layers.batch_norm()
+    readout: ClassVar[type] = Heatmaps
 
     @nn.compact
     def __call__(
         self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
-    ) -> tuple[Float[Array, "b h w k"], Float[Array, "b h w c"]]:
+    ) -> tuple[Float[Array, "b h w k"], dict[str, Array]]:
         _, height, width, _ = maps[0].shape
         factor = 2 ** (self.levels - 1)
         if height % factor or width % factor:
@@ -103,7 +108,7 @@ class V2p(nn.Module):
             conv = Conv(self.neck_channels, use_bias=True, dtype=self.dtype, name=f"level{i}")
             enlarged.append(layers.upsample(conv(level), (height, width)))
         features = nn.relu(self.norm(use_running_average=not train, name="bn")(sum(enlarged)))
-        return _final(self, features), features
+        return _final(self, features), {"features": features}
 
 
 def _final(head: nn.Module, features):

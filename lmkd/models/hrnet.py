@@ -19,30 +19,40 @@ from jaxtyping import Array, Float
 
 from lmkd.core.errors import report_together, unknown
 from lmkd.models import layers
+from lmkd.models.blocks import Bottleneck
 from lmkd.models.layers import ConvNorm, SeparableConvNorm
+from lmkd.models.published import PublishedNames, conv_norm
 
-EXPANSION = 4
 BLOCKS = {"basic": ConvNorm, "separable": SeparableConvNorm}
 """What the 3x3 convolutions of the fused modules are made of, by the name of the block."""
 
-
-class Bottleneck(nn.Module):
-    """Residual block 1x1 -> 3x3 -> 1x1 of `width`, `width`, 4 `width` channels; a 1x1 shortcut where they differ."""
-
-    width: int
-    dtype: DTypeLike = jnp.float32
-    norm: Callable = layers.batch_norm()
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c2"]:
-        policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
-        channels = EXPANSION * self.width
-        y = ConvNorm(self.width, size=1, name="conv1", **policy)(x, train)
-        y = ConvNorm(self.width, name="conv2", **policy)(y, train)
-        y = ConvNorm(channels, size=1, relu=False, name="conv3", **policy)(y, train)
-        if x.shape[-1] != channels:
-            x = ConvNorm(channels, size=1, relu=False, name="shortcut", **policy)(x, train)
-        return nn.relu(y + x)
+_MODULE = r"stage([234])/module(\d+)"
+PUBLISHED_NAMES = PublishedNames(
+    rules=(
+        *conv_norm(r"stem/conv(\d)", r"conv\1", r"bn\1"),
+        *conv_norm(r"stage1/block(\d+)/conv(\d)", r"layer1.\1.conv\2", r"layer1.\1.bn\2"),
+        *conv_norm(r"stage1/block(\d+)/shortcut", r"layer1.\1.downsample.0", r"layer1.\1.downsample.1"),
+        *conv_norm(r"stage2/transition0", "transition1.0.0", "transition1.0.1"),
+        # The branch that stage N starts is branch N - 1, and the transition before stage N is called transition N - 1.
+        *conv_norm(r"stage[234]/transition([123])", r"transition\1.\1.0.0", r"transition\1.\1.0.1"),
+        *conv_norm(
+            _MODULE + r"/branch(\d)_block(\d+)/conv(\d)",
+            r"stage\1.\2.branches.\3.\4.conv\5",
+            r"stage\1.\2.branches.\3.\4.bn\5",
+        ),
+        *conv_norm(
+            _MODULE + r"/fuse(\d)_(\d)", r"stage\1.\2.fuse_layers.\3.\4.0", r"stage\1.\2.fuse_layers.\3.\4.1"
+        ),
+        *conv_norm(
+            _MODULE + r"/fuse(\d)_(\d)_step(\d)",
+            r"stage\1.\2.fuse_layers.\3.\4.\5.0",
+            r"stage\1.\2.fuse_layers.\3.\4.\5.1",
+        ),
+    ),
+    # Other heads, and the last module's exchange down to the lower branches, which all_outputs=False leaves out.
+    elsewhere=r"(incre_modules|downsamp_modules|final_layer|classifier|head)\.|stage4\.\d+\.fuse_layers\.[123]\.",
+)
+"""Those of the facial-landmark code (HRNetV2), of the pose code and of the ImageNet classification code."""
 
 
 class BasicBlock(nn.Module):
@@ -56,7 +66,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         y = self.conv(x.shape[-1], name="conv1", **policy)(x, train)
-        y = self.conv(x.shape[-1], relu=False, name="conv2", **policy)(y, train)
+        y = self.conv(x.shape[-1], activation=None, name="conv2", **policy)(y, train)
         return nn.relu(y + x)
 
 
@@ -89,12 +99,12 @@ class FusedModule(nn.Module):
         channels, size = maps[i].shape[-1], maps[i].shape[1:3]
         for j, x in enumerate(maps):
             if j > i:
-                x = ConvNorm(channels, size=1, relu=False, name=f"fuse{i}_{j}", **policy)(x, train)
+                x = ConvNorm(channels, size=1, activation=None, name=f"fuse{i}_{j}", **policy)(x, train)
                 x = layers.upsample(x, size, self.upsample)
             for k in range(i - j):
                 last = k == i - j - 1
                 down = self.conv(
-                    channels if last else x.shape[-1], stride=2, relu=not last, name=f"fuse{i}_{j}_step{k}", **policy
+                    channels if last else x.shape[-1], stride=2, activation=None if last else nn.relu, name=f"fuse{i}_{j}_step{k}", **policy
                 )
                 x = down(x, train)
             yield x

@@ -1,91 +1,103 @@
 """The landmarker: pixels in, heatmaps and points out.
 
-    model = Landmarker(HRNet(width=18), V2(num_points=98), decode=decode)
+    model = Landmarker(HRNet(width=18), V2(num_points=98), Heatmaps(decode))
     variables = model.init(key, image_u8)
-    heatmaps, landmarks_px, taps = model.apply(variables, image_u8)
+    heatmaps, landmarks_px, taps, confidence = model.apply(variables, image_u8)
     heatmaps, landmarks_px, confidence = predict(model, variables, image_u8, flip_permutation=scheme.flip)
 
 Normalising the pixels is the model's first layer. `taps` is the only way a distillation term reaches inside.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Shaped
 
-from lmkd.ops.heatmaps import px_from_cells
+from lmkd.core.errors import unknown
+from lmkd.models.readout import Coordinates, Heatmaps, Reading
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a grey pixel (ITU-R BT.601, as OpenCV and Pillow have it)."""
+COLOURS = ("rgb", "grey")
+PARTS = ("backbone", "head")
 
 
 class Outputs(NamedTuple):
     """What a landmarker returns.
 
     Attributes:
-      heatmaps: float32 [b, h, w, K], one map a point, in cells of the model's stride.
-      landmarks_px: float32 [b, K, 2], decoded points (x, y) in crop pixels.
-      taps: name -> feature map [b, h, w, c] in the compute dtype: the backbone's, and "features" before the last layer.
+      heatmaps: float32 [b, h, w, K], one map a point, in cells of the model's stride; a coordinate model's are drawn.
+      landmarks_px: float32 [b, K, 2], points (x, y) in crop pixels.
+      taps: name -> feature map [b, h, w, c] in the compute dtype: the backbone's, the head's ("features", before its last
+        layer), and "logits", what the head gave.
+      confidence: float32 [b, K], in the decoder's own unit.
     """
 
     heatmaps: Array
     landmarks_px: Array
     taps: dict[str, Array]
+    confidence: Array | None = None
 
 
 class Landmarker(nn.Module):
-    """Pixel normalisation, backbone, head and decoder. Parameters stand under "backbone" and "head".
+    """Pixel normalisation, backbone, head and readout. Parameters stand under "backbone" and "head".
 
     Attributes:
-      backbone: module (x [b, S, S, 3], train) -> (maps from the highest resolution to the lowest, taps).
-      head: module (maps, train) -> (heatmaps float32 [b, h, w, K], features).
-      decode: heatmaps -> (points_cells [b, K, 2] as (x, y), confidence [b, K]).
-      stride: crop pixels a heatmap cell.
+      backbone: module (x [b, S, S, c], train) -> (maps from the highest resolution to the lowest, taps).
+      head: module (maps, train) -> (raw: logits [b, h, w, K], or points [b, K, 2]; taps, "features" among them).
+      readout: what is made of `raw`.
       mean: of the pixels, RGB in 0..255; ImageNet's by default.
       std: as `mean`.
+      colour: "rgb", or "grey": one channel, the luma of normalised pixels.
+      frozen: parts ("backbone", "head") that get no gradients and run in evaluation mode while the rest trains.
       dtype: of the normalised image; backbone and head have their own.
-      softmax_sigma_cells: None leaves the head's maps as they are. A number takes them as logits: the heatmaps become
-        their softmax over positions times 2 pi sigma^2, so that a Gaussian of this sigma still has peak 1 and decoders,
-        targets and distillation terms see one kind of map. The tap "logits" has the head's maps either way.
     """
 
     backbone: nn.Module
     head: nn.Module
-    decode: Callable
-    stride: int = 4
+    readout: Heatmaps | Coordinates
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    colour: str = "rgb"
+    frozen: tuple[str, ...] = ()
     dtype: DTypeLike = jnp.float32
-    softmax_sigma_cells: float | None = None
+
+    @property
+    def stride(self) -> int:
+        """Crop pixels a heatmap cell."""
+        return self.readout.stride
 
     def __call__(self, image: Shaped[Array | np.ndarray, "b s s 3"], train: bool = False) -> Outputs:
         """Runs the network.
 
         Args:
           image: RGB crops [b, S, S, 3], uint8 or float, 0..255.
-          train: uses batch statistics and updates the running ones (collection "batch_stats").
+          train: uses batch statistics and updates the running ones (collection "batch_stats"), but of frozen parts.
 
         Returns:
           `Outputs`.
         """
+        maps, taps = self.backbone(self._normalised(image), train and "backbone" not in self.frozen)
+        if "backbone" in self.frozen:
+            maps, taps = jax.lax.stop_gradient((maps, taps))
+        raw, of_head = self.head(maps, train and "head" not in self.frozen)
+        read = self.readout.read(raw, image.shape[1])
+        return Outputs(read.heatmaps, read.landmarks_px, {**taps, **of_head, "logits": raw}, read.confidence)
+
+    def _normalised(self, image):
+        if self.colour not in COLOURS:
+            raise unknown("colour", self.colour, COLOURS, "model.colour")
         mean, std = (np.reshape(np.asarray(v, np.float32), (1, 1, 1, 3)) for v in (self.mean, self.std))
         x = (jnp.asarray(image, jnp.float32) - mean) / std
-        maps, taps = self.backbone(x.astype(self.dtype), train)
-        logits, features = self.head(maps, train)
-        heatmaps = logits
-        if self.softmax_sigma_cells is not None:
-            heatmaps = nn.softmax(logits, axis=(1, 2)) * (2 * np.pi * self.softmax_sigma_cells**2)
-        landmarks_px, _ = self.points(heatmaps)
-        return Outputs(heatmaps, landmarks_px, {**taps, "features": features, "logits": logits})
-
-    def points(self, heatmaps: Float[Array, "b h w k"]) -> tuple[Float[Array, "b k 2"], Float[Array, "b k"]]:
-        """Decodes heatmaps into points [b, K, 2] in crop pixels and confidences [b, K]."""
-        points_cells, confidence = self.decode(heatmaps)
-        return px_from_cells(points_cells, self.stride), confidence
+        if self.colour == "grey":
+            x = jnp.sum(x * np.reshape(np.asarray(LUMA, np.float32), (1, 1, 1, 3)), axis=-1, keepdims=True)
+        return x.astype(self.dtype)
 
 
 def predict(
@@ -94,31 +106,25 @@ def predict(
     image: Shaped[Array | np.ndarray, "b s s 3"],
     *,
     flip_permutation: tuple[int, ...] | None = None,
-) -> tuple[Float[Array, "b h w k"], Float[Array, "b k 2"], Float[Array, "b k"]]:
+) -> Reading:
     """Runs a landmarker in evaluation mode, with or without the flip test.
 
     Args:
       model: the landmarker.
       variables: its parameters and statistics.
       image: RGB crops [b, S, S, 3], uint8 or float, 0..255.
-      flip_permutation: K indices, the point that stands at i after a mirroring (`Scheme.flip`). The heatmaps of the
-        image and of its mirror (mirrored back) are averaged before they are decoded. None runs the image alone.
+      flip_permutation: K indices, the point that stands at i after a mirroring (`Scheme.flip`). What the readout makes of
+        the image and of its mirror is averaged: heatmaps before they are decoded, or points. None runs the image alone.
 
     Returns:
       Heatmaps float32 [b, h, w, K], points [b, K, 2] in crop pixels, confidences [b, K].
     """
     if flip_permutation is None:
-        heatmaps = _heatmaps(model, variables, image)
-    else:
-        both = jnp.concatenate([image, image[:, :, ::-1]])
-        straight, mirrored = jnp.split(_heatmaps(model, variables, both), 2)
-        # No one-cell shift, unlike the published flip tests: here pixel x goes to S - 1 - x, and cell u, whose centre
-        # is pixel s (u + 0.5) - 0.5, goes to S - 1 - (s (u + 0.5) - 0.5) = s ((w - 1 - u) + 0.5) - 0.5: exactly the
-        # centre of cell w - 1 - u. The shift of other codes makes up for cells that they place at pixel s u.
-        unmirrored = jnp.take(mirrored[:, :, ::-1], np.asarray(flip_permutation), axis=-1)
-        heatmaps = (straight + unmirrored) / 2
-    return heatmaps, *model.points(heatmaps)
+        return _read(model.apply(variables, image))
+    both = _read(model.apply(variables, jnp.concatenate([image, image[:, :, ::-1]])))
+    straight, mirrored = (Reading(*parts) for parts in zip(*(jnp.split(x, 2) for x in both), strict=True))
+    return model.readout.averaged(straight, mirrored, flip_permutation, image.shape[1])
 
 
-def _heatmaps(model, variables, image):
-    return model.apply(variables, image).heatmaps
+def _read(outputs) -> Reading:
+    return Reading(outputs.heatmaps, outputs.landmarks_px, outputs.confidence)

@@ -94,7 +94,7 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise 3x3 convolution on NHWC, kernel [3, 3, 1, c], zero padding of 1 on both sides, as a sum of shifted products.
+    """Depthwise convolution on NHWC, kernel [size, size, 1, c], padding size // 2 on both sides, as a sum of shifted products.
 
     XLA on CPU has no fast grouped convolution: value and gradient took 17 ms for [16, 24, 24, 16] and 13 ms for
     [16, 12, 12, 32] on two cores, dense 3x3 convolutions 3.8 and 2.4 ms, the nine products 1.8 and 1.0 ms. The price is
@@ -102,35 +102,38 @@ class DepthwiseConv(nn.Module):
 
     Attributes:
       stride: of both axes.
+      size: odd kernel side.
       dtype: of the result. Products and sums are float32, as the accumulator of a convolution is.
     """
 
     stride: int = 1
+    size: int = 3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         b, h, w, c = x.shape
-        kernel = self.param("kernel", he_normal_depthwise, (3, 3, 1, c), jnp.float32).astype(self.dtype)
-        taps = kernel.astype(jnp.float32).reshape(3, 3, 1, 1, 1, c)
+        side, border = self.size, self.size // 2
+        kernel = self.param("kernel", he_normal_depthwise, (side, side, 1, c), jnp.float32).astype(self.dtype)
+        taps = kernel.astype(jnp.float32).reshape(side, side, 1, 1, 1, c)
         bottom, right = (h - 1) // self.stride * self.stride, (w - 1) // self.stride * self.stride
-        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0))).astype(jnp.float32)
+        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (border, border), (border, border), (0, 0))).astype(jnp.float32)
         with jax.named_scope(DEPTHWISE_SCOPE):
             y = sum(
                 padded[:, i : i + bottom + 1 : self.stride, j : j + right + 1 : self.stride] * taps[i, j]
-                for i in range(3)
-                for j in range(3)
+                for i in range(side)
+                for j in range(side)
             )
         return jnp.asarray(y, self.dtype)
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm and, with `relu`, ReLU: parameters under "conv" and "bn"."""
+    """Convolution, batch norm and `activation`, if any: parameters under "conv" and "bn"."""
 
     features: int
     size: int = 3
     stride: int = 1
-    relu: bool = True
+    activation: Callable | None = nn.relu
     use_bias: bool = False
     dtype: DTypeLike = jnp.float32
     norm: Callable = batch_norm()
@@ -139,11 +142,27 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
         conv = Conv(self.features, self.size, self.stride, self.use_bias, dtype=self.dtype, name="conv")
         x = self.norm(use_running_average=not train, name="bn")(conv(x))
-        return nn.relu(x) if self.relu else x
+        return self.activation(x) if self.activation else x
+
+
+class DepthwiseConvNorm(nn.Module):
+    """Depthwise convolution, batch norm and `activation`, if any: parameters under "depthwise" and "bn"."""
+
+    size: int = 3
+    stride: int = 1
+    activation: Callable | None = nn.relu
+    dtype: DTypeLike = jnp.float32
+    norm: Callable = batch_norm()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c"]:
+        x = DepthwiseConv(self.stride, self.size, dtype=self.dtype, name="depthwise")(x)
+        x = self.norm(use_running_average=not train, name="bn")(x)
+        return self.activation(x) if self.activation else x
 
 
 class SeparableConvNorm(nn.Module):
-    """Depthwise 3x3, pointwise 1x1, batch norm and, with `relu`, ReLU: parameters under "depthwise", "pointwise" and "bn".
+    """Depthwise 3x3, pointwise 1x1, batch norm and `activation`, if any: under "depthwise", "pointwise" and "bn".
 
     Howard et al., "MobileNets", 2017, arXiv 1704.04861, section 3.1. Unlike there, batch norm and ReLU follow the pointwise
     convolution alone: nothing stands between the two (Chollet 2017, arXiv 1610.02357, section 4.7, found that better), and
@@ -152,7 +171,7 @@ class SeparableConvNorm(nn.Module):
 
     features: int
     stride: int = 1
-    relu: bool = True
+    activation: Callable | None = nn.relu
     dtype: DTypeLike = jnp.float32
     norm: Callable = batch_norm()
 
@@ -161,7 +180,13 @@ class SeparableConvNorm(nn.Module):
         x = DepthwiseConv(self.stride, dtype=self.dtype, name="depthwise")(x)
         x = Conv(self.features, size=1, dtype=self.dtype, name="pointwise")(x)
         x = self.norm(use_running_average=not train, name="bn")(x)
-        return nn.relu(x) if self.relu else x
+        return self.activation(x) if self.activation else x
+
+
+def max_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
+    """Returns the maxima of `size` x `size` windows (2 or 3) at stride 2, with PyTorch's padding of (size - 1) // 2."""
+    padding = (size - 1) // 2
+    return nn.max_pool(x, (size, size), (2, 2), ((padding, padding), (padding, padding)))
 
 
 def upsample(x: Float[Array, "b h w c"], size: tuple[int, int], method: str = "bilinear") -> Float[Array, "b h2 w2 c"]:

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from lmkd.core.errors import report_together
-from lmkd.models.hrnet import EXPANSION, HRNet
+from lmkd.models.blocks import EXPANSION
+from lmkd.models.hrnet import HRNet
 
 Path = tuple[str, ...]
 

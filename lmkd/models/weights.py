@@ -1,51 +1,29 @@
-"""Import of published PyTorch HRNets.
+"""Import of published PyTorch networks.
 
     state = load_state_dict("HR18-WFLW.pth")                   # or .safetensors, .npz
-    variables = convert(state, variables)                      # a whole network of the same head and number of points
-    variables = convert(state, variables, backbone_only=True)  # ImageNet or another head: the head keeps its values
+    variables = convert(state, variables)                      # a whole HRNet of the same head and number of points
+    variables = convert(state, variables, published_names(backbone), backbone_only=True)  # the head keeps its values
 
-Reads the names of the facial-landmark code (HRNetV2: `head.0`, `head.1`, `head.3`), of the pose code (`final_layer`)
-and of the ImageNet classification code, which share their backbone's.
+Which tensor goes where stands beside each backbone as `PUBLISHED_NAMES`, in the words of `lmkd.models.published`: a new
+backbone brings its table along, nothing changes here. The heads' names are those of the HRNet landmark codes.
 """
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from flax import traverse_util
 
 from lmkd.core.errors import UserError, report_together
+from lmkd.models import hrnet
+from lmkd.models.published import PublishedNames, Rule, conv_norm, kernel, layer
 
-_STAGE = r"backbone/stage([234])/module(\d+)"
-# Our module -> the names its convolution and its batch norm may have there; \N are the pattern's groups.
-_NAMES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    (r"backbone/stem/conv(\d)", (r"conv\1",), (r"bn\1",)),
-    (r"backbone/stage1/block(\d+)/conv(\d)", (r"layer1.\1.conv\2",), (r"layer1.\1.bn\2",)),
-    (r"backbone/stage1/block(\d+)/shortcut", (r"layer1.\1.downsample.0",), (r"layer1.\1.downsample.1",)),
-    (r"backbone/stage2/transition0", ("transition1.0.0",), ("transition1.0.1",)),
-    # The branch that stage N starts is branch N - 1, and the transition before stage N is called transition N - 1.
-    (r"backbone/stage[234]/transition([123])", (r"transition\1.\1.0.0",), (r"transition\1.\1.0.1",)),
-    (
-        _STAGE + r"/branch(\d)_block(\d+)/conv(\d)",
-        (r"stage\1.\2.branches.\3.\4.conv\5",),
-        (r"stage\1.\2.branches.\3.\4.bn\5",),
-    ),
-    (_STAGE + r"/fuse(\d)_(\d)", (r"stage\1.\2.fuse_layers.\3.\4.0",), (r"stage\1.\2.fuse_layers.\3.\4.1",)),
-    (
-        _STAGE + r"/fuse(\d)_(\d)_step(\d)",
-        (r"stage\1.\2.fuse_layers.\3.\4.\5.0",),
-        (r"stage\1.\2.fuse_layers.\3.\4.\5.1",),
-    ),
-    (r"head/mix", ("head.0",), ("head.1",)),
-    (r"head/final", ("head.3", "final_layer"), ()),
-)
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-# Tensors that a whole network has and its backbone alone does not: other heads, and the last module's exchange down to
-# the lower branches, which a backbone with all_outputs=False leaves out.
-_NOT_BACKBONE = re.compile(r"(incre_modules|downsamp_modules|final_layer|classifier|head)\.|stage4\.\d+\.fuse_layers\.[123]\.")
+# The facial-landmark code (HRNetV2) calls them head.0, head.1 and head.3, the pose code final_layer.
+_HEADS = (*conv_norm("head/mix", "head.0", "head.1"), *layer("head/final", "head.3"), *layer("head/final", "final_layer"))
 
 
 def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -75,13 +53,36 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"weights {path}: cannot be read as {path.suffix}: {type(error).__name__}: {error}") from error
 
 
-def convert(state: Mapping[str, np.ndarray], variables: Mapping, *, backbone_only: bool = False) -> dict:
+def published_names(backbone: nn.Module) -> PublishedNames:
+    """Returns the table that stands beside a backbone's class.
+
+    Raises:
+      UserError: its module has none.
+    """
+    kind = type(backbone)
+    names = getattr(importlib.import_module(kind.__module__), "PUBLISHED_NAMES", None)
+    if names is None:
+        raise UserError(
+            f"backbone {kind.__name__}: no published weights are known for it ({kind.__module__} has no PUBLISHED_NAMES). "
+            "Leave the weights out, or write the table in the words of lmkd.models.published."
+        )
+    return names
+
+
+def convert(
+    state: Mapping[str, np.ndarray],
+    variables: Mapping,
+    names: PublishedNames = hrnet.PUBLISHED_NAMES,
+    *,
+    backbone_only: bool = False,
+) -> dict:
     """Puts a published state dict into a landmarker's variables.
 
     Args:
       state: PyTorch tensor name -> array; a leading "module." is dropped and `num_batches_tracked` ignored.
-      variables: {"params": ..., "batch_stats": ...} of a `Landmarker` of an `HRNet` with a V1 or V2 head; arrays or,
-        where everything is replaced, shapes (jax.eval_shape).
+      variables: {"params": ..., "batch_stats": ...} of a `Landmarker`; arrays or, where everything is replaced, shapes
+        (jax.eval_shape).
+      names: the backbone's table (`published_names`).
       backbone_only: fills "backbone" and leaves "head" as it is; the state's head, classifier included, is ignored.
 
     Returns:
@@ -91,56 +92,63 @@ def convert(state: Mapping[str, np.ndarray], variables: Mapping, *, backbone_onl
       UserError: lists every missing, extra and misshapen tensor at once.
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    filled, used, problems = {}, set(), []
+    unread = re.compile(rf"{names.derived}|.*num_batches_tracked$")
+    elsewhere = re.compile(names.elsewhere)
+    rules = [*(rule._replace(pattern=f"backbone/{rule.pattern}") for rule in names.rules), *_HEADS]
+    filled: dict[tuple, Any] = {}
+    used: set[str] = set()
+    of_backbone: list[str] = []
+    of_head: list[str] = []
     for path, leaf in traverse_util.flatten_dict(dict(variables)).items():
-        if backbone_only and path[1] == "head":
+        is_head = path[1] == "head"
+        if is_head and backbone_only:
             filled[path] = leaf
             continue
-        names = _foreign_names(path)
-        name = next((n for n in names if n in state), None)
-        if name is None:
-            problems.append(_missing(path, names))
-            continue
-        used.add(name)
-        value = _from_torch(path, state[name])
-        if value.shape != tuple(leaf.shape):
-            needed = [leaf.shape[i] for i in (3, 2, 0, 1)] if len(leaf.shape) == 4 else list(leaf.shape)
-            problems.append(f"misshapen: {name} is {list(np.shape(state[name]))}, the model needs {needed}")
-        filled[path] = value
-    extra = [n for n in state if n not in used and not (backbone_only and _NOT_BACKBONE.match(n))]
-    problems += [f"extra: {name} {list(np.shape(state[name]))}" for name in extra]
-    report_together(problems, "the weights do not fit the model" + _advice(problems, backbone_only), limit=len(problems))
+        sources = _sources("/".join(path[1:]), rules)
+        found = next((s for s in sources if all(n in state for n in s.names)), None)
+        if found:
+            used.update(found.names)
+            filled[path], problem = _value(found, state, tuple(leaf.shape))
+        else:
+            problem = _missing("/".join(path[1:]), sources)
+        if problem:
+            (of_head if is_head else of_backbone).append(problem)
+    for name in state:
+        is_head = bool(elsewhere.match(name))
+        if name not in used and not unread.match(name) and not (is_head and backbone_only):
+            (of_head if is_head else of_backbone).append(f"extra: {name} {list(np.shape(state[name]))}")
+    problems = of_backbone + of_head
+    advice = "" if of_backbone else "; only the head differs: backbone_only=True takes the backbone alone"
+    report_together(problems, f"the weights do not fit the model{advice}", limit=len(problems))
     return traverse_util.unflatten_dict(filled)
 
 
-def _foreign_names(path: tuple[str, ...]) -> list[str]:
-    """Lists the PyTorch names that the variable at `path` (collection, modules..., layer, leaf) may have."""
-    _, *modules, leaf = path
-    layer = modules[-1] if modules and modules[-1] in ("conv", "bn") else "conv"
-    module = "/".join(modules[:-1] if modules and modules[-1] in ("conv", "bn") else modules)
-    for pattern, convolutions, norms in _NAMES:
-        match = re.fullmatch(pattern, module)
-        if match:
-            return [f"{match.expand(name)}.{_LEAVES[leaf]}" for name in (norms if layer == "bn" else convolutions)]
-    return []
+def _sources(path: str, rules: Iterable[Rule]) -> list[Rule]:
+    """Lists the rules for a variable, their names filled in."""
+    matches = ((rule, re.fullmatch(rule.pattern, path)) for rule in rules)
+    return [rule._replace(names=tuple(map(match.expand, rule.names))) for rule, match in matches if match]
 
 
-def _from_torch(path, value) -> np.ndarray:
-    value = np.asarray(value, np.float32)
-    # Convolutions: [out, in, y, x] there, [y, x, in, out] here.
-    return np.ascontiguousarray(value.transpose(2, 3, 1, 0)) if path[-1] == "kernel" and value.ndim == 4 else value
+def _value(source: Rule, state, needed: tuple[int, ...]) -> tuple[np.ndarray | None, str]:
+    """Returns a variable's value, and what is wrong with its shape or ""."""
+    tensors = [np.asarray(state[name], np.float32) for name in source.names]
+    given = " and ".join(f"{name} is {list(t.shape)}" for name, t in zip(source.names, tensors, strict=True))
+    try:
+        value = np.ascontiguousarray(source.transform(*tensors), np.float32)
+    except ValueError as error:
+        return None, f"misshapen: {given}: {error}"
+    if value.shape == needed:
+        return value, ""
+    if source.transform is kernel:  # told in PyTorch's order
+        order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(needed), range(len(needed)))
+        return value, f"misshapen: {given}, the model needs {[needed[i] for i in order]}"
+    becomes = "" if len(tensors) == 1 and value.shape == tensors[0].shape else f", which gives {list(value.shape)}"
+    return value, f"misshapen: {given}{becomes}, the model needs {list(needed)}"
 
 
-def _missing(path, names) -> str:
-    ours = "/".join(path[1:])
-    return f"missing: {' or '.join(names)} (for {ours})" if names else f"no published network has {ours}"
-
-
-def _advice(problems, backbone_only) -> str:
-    if not backbone_only and all(re.search(r" (head|final_layer)\b|head/", p) for p in problems):
-        return "; only the head differs: backbone_only=True takes the backbone alone"
-    return ""
+def _missing(path: str, sources: list[Rule]) -> str:
+    names = " or ".join(" and ".join(source.names) for source in sources)
+    return f"missing: {names} (for {path})" if names else f"no published network has {path}"
 
 
 def _read_npz(path) -> dict[str, np.ndarray]:

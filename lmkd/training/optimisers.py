@@ -67,5 +67,16 @@ def optimiser(
     return optax.chain(optax.clip_by_global_norm(clip_norm), main) if clip_norm > 0 else main
 
 
+def sparing(transform: optax.GradientTransformation, parts: tuple[str, ...]) -> optax.GradientTransformation:
+    """Returns the transform without any update, weight decay included, of what stands under the top-level names `parts`."""
+    if not parts:
+        return transform
+
+    def frozen(params: Any) -> Any:
+        return {name: jax.tree.map(lambda _, name=name: name in parts, part) for name, part in params.items()}
+
+    return optax.chain(transform, optax.masked(optax.set_to_zero(), frozen))
+
+
 def _kernels(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -11,6 +11,7 @@ from lmkd.distill.taps import at_grid
 from lmkd.distill.terms.channel import AttentionMaps, ChannelAttention, ChannelKL
 from lmkd.models import heads, hrnet
 from lmkd.models.landmarker import Landmarker, Outputs
+from lmkd.models.readout import Heatmaps
 from lmkd.ops import heatmaps
 
 FACES = 4
@@ -318,7 +319,7 @@ def test_the_taps_of_real_networks_fit():
 
     def outputs(head, side, **sizes):
         backbone = hrnet.HRNet(modules=(1, 1, 1), blocks=1, stage1_blocks=1, stem_width=4, **sizes)
-        net = Landmarker(backbone, head(num_points=3), decode=lambda h: heatmaps.argmax(h, sigma_cells=1.0))
+        net = Landmarker(backbone, head(num_points=3), Heatmaps(lambda h: heatmaps.argmax(h, sigma_cells=1.0)))
         image = jax.ShapeDtypeStruct((FACES, side, side, 3), jnp.uint8)
         return jax.eval_shape(lambda x: net.apply(net.init(jax.random.key(0), x), x), image)
 

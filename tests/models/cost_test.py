@@ -5,6 +5,7 @@ import pytest
 from lmkd.models import cost, heads
 from lmkd.models.hrnet import HRNet
 from lmkd.models.landmarker import Landmarker
+from lmkd.models.readout import Heatmaps
 
 
 def no_decoder(heatmaps):
@@ -12,7 +13,7 @@ def no_decoder(heatmaps):
 
 
 def landmarker(backbone, head):
-    return Landmarker(backbone, head, decode=no_decoder)
+    return Landmarker(backbone, head, Heatmaps(no_decoder))
 
 
 @pytest.mark.parametrize(

@@ -19,35 +19,35 @@ MAPS = [jnp.asarray(RANDOM.normal(size=(2, 16 // 2**i, 16 // 2**i, 4 * 2**i)), j
 )
 def test_shapes(head, channels):
     run = functools.partial(head.init_with_output, jax.random.key(0), train=False)
-    (heatmaps, features), variables = jax.eval_shape(run, MAPS)
+    (heatmaps, taps), variables = jax.eval_shape(run, MAPS)
     assert heatmaps.shape == (2, 16, 16, 5)
-    assert features.shape == (2, 16, 16, channels)
+    assert taps["features"].shape == (2, 16, 16, channels)
     assert variables["params"]["final"]["kernel"].shape == (1, 1, channels, 5)
 
 
 def test_last_convolution_starts_small_and_ends_the_head():
     maps = [jnp.asarray(RANDOM.normal(size=(1, 2, 2, 64)), jnp.float32)]
-    (heatmaps, features), variables = V1(200).init_with_output(jax.random.key(0), maps, train=False)
+    (heatmaps, taps), variables = V1(200).init_with_output(jax.random.key(0), maps, train=False)
     final = variables["params"]["final"]
     assert float(final["kernel"].std()) == pytest.approx(0.001, rel=0.05)
     assert not final["bias"].any()
-    np.testing.assert_allclose(heatmaps, features @ final["kernel"][0, 0] + 0.0, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(heatmaps, taps["features"] @ final["kernel"][0, 0] + 0.0, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("head", [V1, V2, V2p])
 def test_heatmaps_are_float32_under_bfloat16(head):
     head = head(5, dtype=jnp.bfloat16, norm=layers.batch_norm(dtype=jnp.bfloat16))
     maps = [jnp.asarray(m, jnp.bfloat16) for m in MAPS]
-    (heatmaps, features), variables = jax.eval_shape(lambda: head.init_with_output(jax.random.key(0), maps, train=False))
-    assert heatmaps.dtype == jnp.float32 and features.dtype == jnp.bfloat16
+    (heatmaps, taps), variables = jax.eval_shape(lambda: head.init_with_output(jax.random.key(0), maps, train=False))
+    assert heatmaps.dtype == jnp.float32 and taps["features"].dtype == jnp.bfloat16
     assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def test_v1_reads_the_highest_branch_alone():
     head = V1(5)
     variables = head.init(jax.random.key(0), MAPS, train=False)
-    _, features = head.apply(variables, MAPS[:1], train=False)
-    np.testing.assert_array_equal(features, MAPS[0])
+    _, taps = head.apply(variables, MAPS[:1], train=False)
+    np.testing.assert_array_equal(taps["features"], MAPS[0])
 
 
 def test_v2p_against_numpy():
@@ -79,8 +79,8 @@ def test_v2p_against_numpy():
     expected = np.maximum(x, 0)
     statistics = {"bn": {"mean": np.zeros(4), "var": np.ones(4)}}
     variables = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), {"params": params, "batch_stats": statistics})
-    _, features = jax.jit(lambda v: head.apply(v, single_maps, train=False))(variables)
-    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
+    _, taps = jax.jit(lambda v: head.apply(v, single_maps, train=False))(variables)
+    np.testing.assert_allclose(taps["features"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_v2p_says_which_sides_it_takes():

@@ -7,13 +7,14 @@ import pytest
 from tiny_models import tiny
 
 from lmkd.models import heads, hrnet, initialise, landmarker
+from lmkd.models.readout import Heatmaps
 from lmkd.ops import heatmaps
 
 
 @pytest.fixture(scope="module")
 def network():
     backbone = hrnet.HRNet(width=8, modules=(1, 1, 1), blocks=1, stage1_width=8, stage1_blocks=1, stem_width=16)
-    return landmarker.Landmarker(backbone, heads.V2(num_points=5), decode=lambda h: heatmaps.argmax(h, sigma_cells=1.0))
+    return landmarker.Landmarker(backbone, heads.V2(num_points=5), Heatmaps(lambda h: heatmaps.argmax(h, sigma_cells=1.0)))
 
 
 def test_tree_is_the_module_s_own(network):

@@ -8,6 +8,7 @@ from lmkd.models import layers
 from lmkd.models.heads import V2
 from lmkd.models.hrnet import HRNet
 from lmkd.models.landmarker import Landmarker, predict
+from lmkd.models.readout import Coordinates, Heatmaps
 
 IDENTITY = dict(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -34,7 +35,7 @@ class Edges(nn.Module):
         bright = maps[0].mean(-1)
         padded = jnp.pad(bright, ((0, 0), (0, 0), (1, 1)))
         slope = padded[:, :, 2:] - padded[:, :, :-2]
-        return jnp.stack([slope, -slope, bright], -1), maps[0]
+        return jnp.stack([slope, -slope, bright], -1), {"features": maps[0]}
 
 
 class Fixed(nn.Module):
@@ -42,13 +43,13 @@ class Fixed(nn.Module):
 
     def __call__(self, maps, train):
         b, h, w, _ = maps[0].shape
-        return jnp.zeros((b, h, w, 1)).at[:, 2, 1].set(1.0), maps[0]
+        return jnp.zeros((b, h, w, 1)).at[:, 2, 1].set(1.0), {"features": maps[0]}
 
 
 def test_normalisation_is_the_first_layer():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[0, 1, 2] = (255, 128, 1)
-    model = Landmarker(Pool(), Edges(), decode=argmax)
+    model = Landmarker(Pool(), Edges(), Heatmaps(argmax))
     x = model.apply({}, image).taps["input"]
     np.testing.assert_allclose(x[0, 0, 0], [-2.117904, -2.035714, -1.804444], atol=1e-5)
     np.testing.assert_allclose(x[0, 1, 2], [2.248908, 0.205182, -1.787015], atol=1e-4)
@@ -58,7 +59,7 @@ def test_normalisation_is_the_first_layer():
 def test_points_are_in_crop_pixels():
     image = np.zeros((1, 32, 32, 3), np.uint8)
     image[0, 8:12, 20:24] = 200  # cell x 5, y 2: its middle is pixel (21.5, 9.5)
-    outputs = Landmarker(Pool(), Edges(), decode=argmax, **IDENTITY).apply({}, image)
+    outputs = Landmarker(Pool(), Edges(), Heatmaps(argmax), **IDENTITY).apply({}, image)
     np.testing.assert_array_equal(outputs.landmarks_px[0, 2], [21.5, 9.5])
     assert outputs.heatmaps.shape == (1, 8, 8, 3)
 
@@ -66,7 +67,7 @@ def test_points_are_in_crop_pixels():
 def test_predict_gives_confidence():
     image = np.zeros((1, 32, 32, 3), np.uint8)
     image[0, 8:12, 20:24] = 200
-    model = Landmarker(Pool(), Edges(), decode=argmax, **IDENTITY)
+    model = Landmarker(Pool(), Edges(), Heatmaps(argmax), **IDENTITY)
     heatmaps, landmarks_px, confidence = predict(model, {}, image)
     np.testing.assert_array_equal(landmarks_px[0, 2], [21.5, 9.5])
     np.testing.assert_allclose(confidence[0, 2], 200)
@@ -75,7 +76,7 @@ def test_predict_gives_confidence():
 
 def test_flip_test_changes_nothing_for_an_equivariant_network():
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
-    model = Landmarker(Pool(), Edges(), decode=argmax)
+    model = Landmarker(Pool(), Edges(), Heatmaps(argmax))
     plain = predict(model, {}, image)
     flipped = predict(model, {}, image, flip_permutation=(1, 0, 2))
     for a, b in zip(plain, flipped, strict=True):
@@ -85,7 +86,7 @@ def test_flip_test_changes_nothing_for_an_equivariant_network():
 
 
 def test_flip_test_averages_before_it_decodes():
-    model = Landmarker(Pool(), Fixed(), decode=argmax)
+    model = Landmarker(Pool(), Fixed(), Heatmaps(argmax))
     heatmaps, _, confidence = predict(model, {}, np.zeros((1, 32, 32, 3), np.uint8), flip_permutation=(0,))
     expected = np.zeros((8, 8))
     expected[2, 1] = expected[2, 6] = 0.5  # w - 1 - 1 = 6: no shift
@@ -93,11 +94,66 @@ def test_flip_test_averages_before_it_decodes():
     assert float(confidence[0, 0]) == 0.5
 
 
+class Given(nn.Module):
+    """Coordinate head that answers the same points, fractions of the crop, whatever it sees."""
+
+    points: tuple[tuple[float, float], ...]
+
+    def __call__(self, maps, train):
+        return jnp.broadcast_to(jnp.asarray(self.points), (maps[0].shape[0], len(self.points), 2)), {}
+
+
+def test_coordinates_are_fractions_of_the_crop():
+    model = Landmarker(Pool(), Given(((0.0, 0.0), (0.25, -0.5))), Coordinates(sigma_cells=1.0))
+    outputs = model.apply({}, np.zeros((2, 32, 32, 3), np.uint8))
+    # The centre of a crop of 32 pixels is 15.5, its upper border -0.5.
+    np.testing.assert_allclose(outputs.landmarks_px, [[[15.5, 15.5], [23.5, -0.5]]] * 2)
+    assert outputs.heatmaps.shape == (2, 8, 8, 2)
+    # Pixel 15.5 is the border of cells 3 and 4 (centres 13.5 and 17.5): half a cell from both.
+    np.testing.assert_allclose(outputs.heatmaps[0, 3:5, 3:5, 0], np.exp(-0.25), rtol=1e-6)
+
+
+def test_flip_test_of_coordinates_averages_points():
+    model = Landmarker(Pool(), Given(((0.25, 0.0), (0.0, 0.25))), Coordinates())
+    _, points, _ = predict(model, {}, np.zeros((1, 32, 32, 3), np.uint8), flip_permutation=(1, 0))
+    # Mirrored: x = 31 - 23.5 = 7.5 and 15.5, and the two change names.
+    np.testing.assert_allclose(points[0], [[(23.5 + 15.5) / 2, (15.5 + 23.5) / 2], [(15.5 + 7.5) / 2, (23.5 + 15.5) / 2]])
+
+
+def test_grey_is_one_channel():
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[0, 1, 2] = (100, 200, 50)
+    x = Landmarker(Pool(), Edges(), Heatmaps(argmax), colour="grey", **IDENTITY).apply({}, image).taps["input"]
+    assert x.shape == (1, 4, 4, 1)
+    assert float(x[0, 1, 2, 0]) == pytest.approx(0.299 * 100 + 0.587 * 200 + 0.114 * 50, rel=1e-6)
+
+
+def test_a_frozen_part_has_no_gradient_and_keeps_its_statistics():
+    norm = layers.batch_norm()
+    backbone, head = HRNet(2, (1, 1, 1), 1, 2, 1, 2, norm=norm), V2(2, norm=norm)
+    image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    frozen = Landmarker(backbone, head, Heatmaps(argmax), frozen=("backbone",))
+    shapes = jax.eval_shape(lambda: frozen.init(jax.random.key(0), image))
+    variables = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), shapes)
+
+    def loss(params):
+        outputs, updated = frozen.apply({**variables, "params": params}, image, train=True, mutable=["batch_stats"])
+        return jnp.sum(outputs.heatmaps**2), updated["batch_stats"]
+
+    gradients, statistics = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    assert not any(np.any(g) for g in jax.tree.leaves(gradients["backbone"]))
+    assert np.any(gradients["head"]["final"]["bias"])
+    before = variables["batch_stats"]
+    same = jax.tree.map(np.array_equal, statistics["backbone"], before["backbone"])
+    assert all(jax.tree.leaves(same))
+    assert not np.array_equal(statistics["head"]["mix"]["bn"]["mean"], before["head"]["mix"]["bn"]["mean"])
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_whole_landmarker(dtype):
     norm = layers.batch_norm(dtype=dtype)
     backbone = HRNet(4, (1, 1, 1), 1, 2, 1, 4, dtype=dtype, norm=norm)
-    model = Landmarker(backbone, V2(5, dtype=dtype, norm=norm), decode=argmax, dtype=dtype)
+    model = Landmarker(backbone, V2(5, dtype=dtype, norm=norm), Heatmaps(argmax), dtype=dtype)
     image = jnp.zeros((2, 32, 32, 3), jnp.uint8)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
     assert set(variables) == {"params", "batch_stats"}

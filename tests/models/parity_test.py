@@ -13,6 +13,7 @@ import pytest
 from lmkd.models import heads, weights
 from lmkd.models.hrnet import HRNet
 from lmkd.models.landmarker import Landmarker
+from lmkd.models.readout import Heatmaps
 
 REFERENCE = Path(__file__).parent / "reference"
 NETWORKS = {
@@ -52,7 +53,7 @@ def test_heatmaps_equal_the_published_networks(name):
     state = {n: draw(n, shape, spec["seed"]) for n, shape in spec["shapes"].items()}
     images = normalised_images(spec["seed"], spec["image_size"])
     backbone, head = NETWORKS[name]()
-    model = Landmarker(backbone, head, decode=no_decoder, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    model = Landmarker(backbone, head, Heatmaps(no_decoder), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
     variables = weights.convert(state, shapes)
     # Not under jit: compiling 300 convolutions takes longer than running them once, operation by operation.

@@ -13,6 +13,7 @@ from lmkd.core.errors import UserError
 from lmkd.models import heads, weights
 from lmkd.models.hrnet import HRNet
 from lmkd.models.landmarker import Landmarker
+from lmkd.models.readout import Heatmaps
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -22,7 +23,7 @@ def no_decoder(heatmaps):
 
 
 def shapes_of(backbone, head):
-    model = Landmarker(backbone, head, decode=no_decoder)
+    model = Landmarker(backbone, head, Heatmaps(no_decoder))
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.uint8)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 

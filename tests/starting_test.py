@@ -1,0 +1,55 @@
+import jax
+import numpy as np
+import optax
+import pytest
+from tiny_models import tiny
+
+from lmkd import build, starting
+from lmkd import config as configs
+from lmkd.core.errors import UserError
+from lmkd.models import initialise
+from lmkd.training import optimisers
+
+
+@pytest.fixture
+def part():
+    """A stage that starts from its teacher "before"."""
+    part = configs.load("configs/quickstart.py:smoke").stage.student
+    part.model.start_from = "before"
+    return part
+
+
+def trained(net, seed):
+    """What `build.load` gives, of a network drawn from another seed."""
+    variables = initialise.initial_variables(net, 32, seed=seed)
+    return build.Loaded(net, variables, None, None, {}, None, "last")
+
+
+def same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_parts_are_taken_over_and_the_rest_is_drawn(part):
+    net = tiny(norm=True)
+    before, drawn = trained(net, 1), initialise.initial_variables(net, 32, seed=0)
+    part.model.start_parts = ("backbone",)
+    found = starting.first_variables(net, part, 32, 0, {"before": before})
+    assert same(found["params"]["backbone"], before.variables["params"]["backbone"])
+    assert same(found["batch_stats"]["backbone"], before.variables["batch_stats"]["backbone"])
+    assert same(found["params"]["head"], drawn["params"]["head"])
+    assert not same(found["params"]["head"], before.variables["params"]["head"])
+
+
+def test_weights_of_another_shape_are_refused(part):
+    with pytest.raises(UserError, match=r"does not fit.*(?s:.*)misshapen: head/.* is \[1, 1, 4, 5\], here \[1, 1, 4, 3\]"):
+        starting.first_variables(tiny(points=3), part, 32, 0, {"before": trained(tiny(points=5), 1)})
+
+
+def test_a_spared_part_stays_even_under_weight_decay():
+    params = {"backbone": {"kernel": np.ones((2, 2), np.float32)}, "head": {"kernel": np.ones((2, 2), np.float32)}}
+    options = {"weight_decay": 0.1, "clip_norm": 1.0, "momentum": 0.9, "b2": 0.999}
+    transform = optimisers.sparing(optimisers.optimiser("adamw", lambda _: 0.1, **options), ("backbone",))
+    updates, _ = transform.update(jax.tree.map(np.ones_like, params), transform.init(params), params)
+    new = optax.apply_updates(params, updates)
+    np.testing.assert_array_equal(new["backbone"]["kernel"], 1.0)
+    assert np.all(new["head"]["kernel"] < 0.95)
