@@ -249,6 +249,8 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
 
 def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
     stage, where = config.stage[name], f"config.stage.{name}"
+    if stage.row and not stage.scored:
+        yield f"{where}.row: {stage.row!r} cannot stand in the table while {where}.scored is False"
     earlier = config.stages[: list(config.stages).index(name)]
     for teacher, place in stage.teachers.items():
         if place in config.stages and place not in earlier:

@@ -114,7 +114,8 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
             return path
     results, pictures, notices = [], [], []
     by_stage: dict[str, list[Result]] = {}
-    for stage in reversed(trained):  # the last stage is what the experiment is for: it makes the headline
+    # The last stage is what the experiment is for: it makes the headline.
+    for stage in reversed([t for t in trained if config.stage[t["name"]].scored]):
         text, unreadable = _trained_text(stage), stage["unreadable"]
         if unreadable:
             notices.append(f"stage {stage['name']}: {len(unreadable)} unreadable training records were replaced: {unreadable}")

@@ -204,7 +204,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
         "state": parallel.replicate(built.first),
         "train_step": built.trainer(),
         "iterator": _batches(config, source, unreadable, built.crop_px, train.batch_size, configs.seed_of(config, name)),
-        "validate": validate_with(built.net, side, source.scheme) if config.data.validation else None,
+        "validate": validate_with(built.net, side, source.scheme) if config.data.validation and part.scored else None,
         "meta": meta(config, name, source, teachers),
         "options": loop.LoopOptions(
             total_steps=steps(train.length),
