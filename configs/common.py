@@ -8,7 +8,15 @@ from ml_collections import ConfigDict
 
 from lmkd.core.errors import unknown
 
-VARIANTS = ("plain", "smoke")
+VARIANTS = ("plain", "small", "smoke")
+TINY = {  # what `smoke` makes of a backbone's and a head's options
+    "hrnet.HRNet": {"width": 4, "modules": (1, 1, 1), "blocks": 1, "stage1_width": 4, "stage1_blocks": 1, "stem_width": 8},
+    "heads.V2p": {"neck_channels": 8},
+    "resnet.ResNet50": {"width": 4, "blocks": (1, 1, 1, 1)},
+    "stud5.Stud5": {"widths": (4, 4, 8, 8, 8)},
+    "deconvolution.Deconvolutions": {"channels": 8},
+    "light.Light": {"channels": 8},
+}
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -68,6 +76,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     ablation = config.ablation = ConfigDict()  # the comparison table over stages that name a row
     ablation.baseline = ""  # the row that the others are compared with; "" makes no table
     ablation.front = False  # also draw accuracy against MACs
+    ablation.latency = False  # also measure one face's way through each row's network, on this machine
     ablation.robustness_faces = 0  # score each row under corruptions and attack on so many faces; 0 does not
 
     config.expected = ""  # what a user should see at the end, measured; printed beside the result
@@ -242,13 +251,10 @@ def smoke(config: ConfigDict) -> ConfigDict:
 
     config.expected = ""
     for s in config.stage.values():
-        s.model.backbone_options.update(
-            {"width": 4, "modules": (1, 1, 1), "blocks": 1, "stage1_width": 4, "stage1_blocks": 1, "stem_width": 8}
-        )
+        s.model.backbone_options.update(TINY.get(s.model.backbone, {}))
+        s.model.head_options.update(TINY.get(s.model.head, {}))
         s.model.weights = ""
         s.model.image_px = 0
-        if s.model.head == "heads.V2p":
-            s.model.head_options.update({"neck_channels": 8})
         s.train.length = "6 steps"
         s.train.batch_size = 8
         s.train.log_every = "2 steps"
@@ -264,6 +270,20 @@ def smoke(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def small(config: ConfigDict) -> ConfigDict:
+    """Brings an experiment to a laptop: the quickstart's synthetic faces at 64 px, 400 steps of 16 a stage, cosine rates."""
+    config = config.copy_and_resolve_references()
+    for split in ("train", "validation", "test"):
+        config.data[split] = (f"synthetic_faces/quickstart_68:{split}",)
+    config.data.image_px = 64
+    for s in config.stage.values():
+        s.model.image_px = 0
+        s.optimizer.schedule, s.optimizer.warmup = "cosine", "40 steps"
+        s.train.length, s.train.batch_size = "400 steps", 16
+        s.train.validate_every = s.train.save_every = s.train.shares_every = "200 steps"
+    return config
+
+
 def _tiny_data(config: ConfigDict) -> str:
     names = " ".join(config.data.train)
     return "synthetic_faces/tiny" if config.scheme == "" and ("wflw" in names) else "synthetic_faces/tiny_68"
@@ -272,7 +292,7 @@ def _tiny_data(config: ConfigDict) -> str:
 def finish(config: ConfigDict, variant: str | None) -> ConfigDict:
     """Returns a config with the variant after the colon of --config applied: the last line of every `get_config`.
 
-    "plain" is the last stage alone, without teachers; "smoke" is `smoke`; "plain,smoke" is both.
+    "plain" is the last stage alone, without teachers; "small" and "smoke" are the functions; words are joined by commas.
     """
     words = [word for word in (variant or "").split(",") if word]
     for word in words:
@@ -282,4 +302,6 @@ def finish(config: ConfigDict, variant: str | None) -> ConfigDict:
         name = config.stages[-1]
         config.stage = ConfigDict({name: plain(config.stage[name]).to_dict()})
         config.stages, config.expected = (name,), ""
+    if "small" in words:
+        config = small(config)
     return smoke(config) if "smoke" in words else config

@@ -1,18 +1,25 @@
 """The comparison over an experiment's stages that name a row: what each method is worth, over seeds, and what it costs."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from lmkd import build, robustness
 from lmkd import config as configs
+from lmkd.benchmarks import rounds
 from lmkd.evaluation.comparison import Comparison, Row
 from lmkd.evaluation.content import Result
+from lmkd.models import landmarker
 from lmkd.training import checkpoints
 from lmkd.training.logs import read_metrics
+
+LATENCY_ROUNDS = 30
 
 
 def compare(
@@ -35,10 +42,15 @@ def compare(
     if config.ablation.baseline not in by_row:
         print(f"no comparison: no stage of row {config.ablation.baseline!r} is among config.stages")
         return []
+    first_seeds = {row: workdir / members[0]["name"] for row, members in by_row.items()}
+    latencies = _latencies(first_seeds) if config.ablation.latency else {}
     found = []
     for n, reference in enumerate(config.data.test):
         for crop in config.data.test_crops:
-            rows = [_row(config, workdir, row, members, results, reference, crop, n == 0) for row, members in by_row.items()]
+            rows = [
+                _row(config, workdir, row, members, results, reference, crop, n == 0)._replace(latency_ms=latencies.get(row))
+                for row, members in by_row.items()
+            ]
             found.append(Comparison(reference, config.ablation.baseline, rows, bool(config.ablation.front)))
     return found
 
@@ -79,6 +91,19 @@ def _shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Each term's share of the student's gradient, mean over the measurements at which its weight was not zero."""
     measured = [{k.removeprefix("share/"): v for k, v in row.items() if k.startswith("share/") and v} for row in rows]
     return _mean_by_key([m for m in measured if m])
+
+
+def _latencies(folders: Mapping[str, Path]) -> dict[str, float]:
+    """Median milliseconds of one face through each network: uint8 crop to points, without flip test, interleaved rounds."""
+
+    def part(row: str, folder: Path) -> rounds.Part:
+        loaded = build.load(checkpoints.find_step(folder, "latest"))
+        run = jax.jit(functools.partial(landmarker.predict, loaded.model))
+        image = np.zeros((1, loaded.image_px, loaded.image_px, 3), np.uint8)
+        return rounds.Part(row, "one face", functools.partial(run, jax.device_put(loaded.variables), image))
+
+    timings = rounds.timed([part(row, folder) for row, folder in folders.items()], rounds=LATENCY_ROUNDS)
+    return {timing.name: timing.median_ms for timing in timings}
 
 
 def _stressed(config: ConfigDict, folder: Path, reference: str, crop: str) -> robustness.Robustness | None:

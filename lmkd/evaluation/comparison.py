@@ -15,7 +15,7 @@ import numpy as np
 
 from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.evaluation.content import Result, scored_points
-from lmkd.evaluation.rows import nme_per_face
+from lmkd.evaluation.rows import mse_per_face, nme_per_face
 
 _CHUNK = 1_000_000  # drawn faces held at a time: 8 MB for each of a few arrays
 
@@ -34,6 +34,7 @@ class Row(NamedTuple):
       attacked: epsilon of 255 -> NME %; 0 is the same faces, not attacked.
       shares: term -> mean share of the student's gradient, 0..1.
       steps: of training.
+      latency_ms: of one face through the deployed network on the machine of the report, where measured.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     attacked: Mapping[int, float] | None = None
     shares: Mapping[str, float] = {}
     steps: int | None = None
+    latency_ms: float | None = None
 
 
 class Comparison(NamedTuple):
@@ -77,11 +79,13 @@ class RowSummary(NamedTuple):
 
     Attributes:
       nme_percent: mean NME.
+      mse_percent2: mean squared coordinate error in (percent of the normaliser) squared, mean over faces.
       failure_percent, auc: threshold (a fraction) -> failure rate in %, area under the CED.
       by_subset, by_group: name -> mean NME in %.
     """
 
     nme_percent: Spread
+    mse_percent2: Spread
     failure_percent: Mapping[float, Spread]
     auc: Mapping[float, Spread]
     by_subset: Mapping[str, Spread]
@@ -119,11 +123,18 @@ def summary(row: Row) -> RowSummary:
     first = scores[0]
     return RowSummary(
         nme_percent=spread([s.overall.nme_percent for s in scores]),
+        mse_percent2=spread([_mse_percent2(result) for result in row.results]),
         failure_percent={t: spread([s.overall.failure_percent[n] for s in scores]) for n, t in enumerate(first.thresholds)},
         auc={t: spread([s.overall.auc[n] for s in scores]) for n, t in enumerate(first.thresholds)},
         by_subset={name: spread([s.by_subset[name].nme_percent for s in scores]) for name in first.by_subset},
         by_group={name: spread([s.by_group[name].nme_percent for s in scores]) for name in first.by_group},
     )
+
+
+def _mse_percent2(result: Result) -> float:
+    values = mse_per_face(result.rows, result.scheme, result.normaliser)
+    scored = values[np.isfinite(values)]
+    return float(1e4 * scored.mean()) if scored.size else math.nan
 
 
 def spread(values: Sequence[float]) -> Spread:

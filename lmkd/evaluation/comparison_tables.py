@@ -126,18 +126,20 @@ def _methods(comparison: Comparison, summaries: Mapping[str, RowSummary]) -> Tab
     unit, seconds_in_unit = _time_unit([row.seconds for row in rows if row.seconds is not None])
     header = ["method", "NME\n%", "gain\n[faces]\n[faces, seeds]"]
     header += [f"FR@{threshold_label(t)}\n%" for t in thresholds] + [f"AUC@{threshold_label(t)}" for t in thresholds]
-    header += ["seeds", "parameters\nM", "MACs\nM"]
+    header += ["MSE\n%²", "seeds", "parameters\nM", "MACs\nM"]
     optional = {
         "corrupted\nNME %": [_given(row.robustness) for row in rows],
         f"attacked {' / '.join(map(str, epsilons))}\nNME %": [_attacked(row, epsilons) for row in rows],
         f"training\n{unit}": [_given(row.seconds, 1 / seconds_in_unit, 1) for row in rows],
         "steps": ["" if row.steps is None else str(row.steps) for row in rows],
+        "float32\nMB": ["" if row.latency_ms is None else f"{4 * row.parameters / 1e6:.2f}" for row in rows],
+        "latency\nms": [_given(row.latency_ms) for row in rows],
     }
     more = {title: cells for title, cells in optional.items() if any(cells)}
     cells = []
     for n, row in enumerate(rows):
         s = summaries[row.name]
-        cost = [str(len(row.seeds)), f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}"]
+        cost = [_spread(s.mse_percent2), str(len(row.seeds)), f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}"]
         gain = "baseline" if row is baseline else _gain(paired(row, baseline))
         scores = [_spread(s.failure_percent[t], 1) for t in thresholds] + [_spread(s.auc[t], 3) for t in thresholds]
         cells.append([row.name, _spread(s.nme_percent), gain, *scores, *cost, *(column[n] for column in more.values())])
@@ -157,6 +159,7 @@ def _methods_note(comparison: Comparison, epsilons: Sequence[int]) -> str:
     several = any(len(row.seeds) > 1 for row in comparison.rows)
     parts = [
         "Mean ± sample standard deviation over seeds." if several else "One seed each: the spread over seeds is not known.",
+        "MSE: squared coordinate error, in percent of the normaliser, squared.",
         f"gain: NME percentage points below {comparison.baseline}; above 0 is better.",
         "Beside it its 95 % paired percentile bootstrap intervals, 10000 draws: [faces], these networks on other faces; "
         "[faces, seeds], trained anew as well (only where both sides have two seeds or more; with few it is too narrow). Each "

@@ -109,6 +109,20 @@ def nme_per_face(
     return np.where(count > 0, total / np.maximum(count, 1), np.nan) / norms
 
 
+def mse_per_face(rows: FaceRows, scheme: Scheme, normaliser: str | None = None) -> np.ndarray:
+    """Returns each face's mean squared coordinate error, (dx^2 + dy^2) / 2 over its annotated points, over the square of its
+    normalising distance.
+
+    Returns:
+      f64 [n], a FRACTION squared (times 10,000: percent squared); NaN for a face that has no such score.
+    """
+    squares = np.square(errors_px(rows)) / 2
+    there = np.isfinite(squares)
+    count = there.sum(axis=1)
+    total = np.where(there, squares, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan) / np.square(norms_px(rows, scheme, normaliser))
+
+
 def check_points(rows: FaceRows, scheme: Scheme) -> None:
     """Raises `UserError` where the rows' number of points is not the scheme's."""
     if rows.truth_px.shape[1] != scheme.num_points:
