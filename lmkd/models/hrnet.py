@@ -40,9 +40,7 @@ PUBLISHED_NAMES = PublishedNames(
             r"stage\1.\2.branches.\3.\4.conv\5",
             r"stage\1.\2.branches.\3.\4.bn\5",
         ),
-        *conv_norm(
-            _MODULE + r"/fuse(\d)_(\d)", r"stage\1.\2.fuse_layers.\3.\4.0", r"stage\1.\2.fuse_layers.\3.\4.1"
-        ),
+        *conv_norm(_MODULE + r"/fuse(\d)_(\d)", r"stage\1.\2.fuse_layers.\3.\4.0", r"stage\1.\2.fuse_layers.\3.\4.1"),
         *conv_norm(
             _MODULE + r"/fuse(\d)_(\d)_step(\d)",
             r"stage\1.\2.fuse_layers.\3.\4.\5.0",
@@ -103,10 +101,8 @@ class FusedModule(nn.Module):
                 x = layers.upsample(x, size, self.upsample)
             for k in range(i - j):
                 last = k == i - j - 1
-                down = self.conv(
-                    channels if last else x.shape[-1], stride=2, activation=None if last else nn.relu, name=f"fuse{i}_{j}_step{k}", **policy
-                )
-                x = down(x, train)
+                features, activation = (channels, None) if last else (x.shape[-1], nn.relu)
+                x = self.conv(features, 2, activation, name=f"fuse{i}_{j}_step{k}", **policy)(x, train)
             yield x
 
 
