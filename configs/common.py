@@ -12,6 +12,10 @@ VARIANTS = ("plain", "small", "smoke")
 TINY = {  # what `smoke` makes of a backbone's and a head's options
     "hrnet.HRNet": {"width": 4, "modules": (1, 1, 1), "blocks": 1, "stage1_width": 4, "stage1_blocks": 1, "stem_width": 8},
     "heads.V2p": {"neck_channels": 8},
+    "mobilenet_v2.MobileNetV2": {"width": 0.1},
+    "shufflenet_v2.ShuffleNetV2": {"width": 0.5},
+    "efficientnet.EfficientNet": {"width": 0.1, "depth": 0.3},
+    "swin_v2.SwinV2": {"embed": 8, "depths": (1, 1, 1, 1), "heads": (1, 1, 2, 2), "pretrained_windows": (0, 0, 0, 0)},
     "resnet.ResNet50": {"width": 4, "blocks": (1, 1, 1, 1)},
     "stud5.Stud5": {"widths": (4, 4, 8, 8, 8)},
     "deconvolution.Deconvolutions": {"channels": 8},
@@ -67,6 +71,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     evaluation.flip_test = True  # average the heatmaps of the face and of its mirror image
     evaluation.normaliser = ""  # "inter_ocular", "inter_pupil", "box"; "" takes the scheme's default
     evaluation.thresholds = (0.08, 0.10)  # of failure rate and area under the CED, as fractions of the normaliser
+    evaluation.quoted = False  # the report also shows the published figures of the data sets that were scored
 
     runtime = config.runtime = ConfigDict()
     runtime.dtype = "auto"  # compute type: "float32", "bfloat16", or "auto" (bfloat16 on accelerators)
@@ -139,6 +144,7 @@ def stage() -> ConfigDict:
     train.ema_decay = 0.0  # average of the parameters that predicts; 0 keeps none
     train.norm_momentum = 0.9  # of running statistics: new = momentum * old + (1 - momentum) * batch's
     train.sync_norm = True  # batch norms use the whole batch's statistics; False: each device's
+    train.smooth_points = 0.0  # train on points as an active shape model of this share of variance has them; 0: as annotated
     attacks = train.attacks = ConfigDict()  # train on attacked inputs too
     attacks.share = 0.0  # of the faces that are attacked; 0 leaves the attack out
     attacks.epsilon = 4.0  # largest change of a pixel, of 255

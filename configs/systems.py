@@ -20,6 +20,49 @@ def stud5(s: ConfigDict) -> None:
     s.model.backbone_options = ConfigDict({"widths": (64, 128, 256, 512, 512)})
 
 
+def mobilenet_v2(s: ConfigDict, width: float = 1.0) -> None:
+    """MobileNetV2 (Sandler et al. 2018), its last 1x1 convolution included."""
+    s.model.backbone = "mobilenet_v2.MobileNetV2"
+    s.model.backbone_options = ConfigDict({"width": width, "top": True})
+
+
+def shufflenet_v2(s: ConfigDict, width: float = 1.0) -> None:
+    """ShuffleNetV2 (Ma et al. 2018), without its last 1x1 convolution."""
+    s.model.backbone = "shufflenet_v2.ShuffleNetV2"
+    s.model.backbone_options = ConfigDict({"width": width, "top": False})
+
+
+def efficientnet_b3(s: ConfigDict) -> None:
+    """EfficientNet-B3 (Tan & Le 2019)."""
+    s.model.backbone = "efficientnet.EfficientNet"
+    s.model.backbone_options = ConfigDict({"width": 1.2, "depth": 1.4, "top": True})
+
+
+def swin_v2_base(s: ConfigDict) -> None:
+    """Swin V2-B, window 16 (Liu et al. 2022)."""
+    s.model.backbone = "swin_v2.SwinV2"
+    s.model.backbone_options = ConfigDict(
+        {
+            "embed": 128,
+            "depths": (2, 2, 18, 2),
+            "heads": (4, 8, 16, 32),
+            "window": 16,
+            "pretrained_windows": (12, 12, 12, 6),
+        }
+    )
+
+
+def mobilevit_v2(s: ConfigDict, multiplier: float = 0.5) -> None:
+    """MobileViT v2 (Mehta & Rastegari 2022)."""
+    s.model.backbone = "mobilevit_v2.MobileViTV2"
+    s.model.backbone_options = ConfigDict({"multiplier": multiplier})
+
+
+def light(s: ConfigDict, channels: int = 64) -> None:
+    """A light heatmap head on all four maps, trained as the slim HRNet is."""
+    s.model.head, s.model.head_options = "light.Light", ConfigDict({"channels": channels})
+
+
 def coordinates(s: ConfigDict) -> None:
     """Points by global pooling and one dense layer, trained by squared L2 in fractions of the crop."""
     s.model.head, s.model.head_options = "coordinates.Pooled", ConfigDict()

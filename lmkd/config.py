@@ -223,6 +223,8 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     yield from _at_least(train.attacks, f"{where}.train.attacks", share=0.0, epsilon=0.0, steps=1)
     if model.image_px % 32:
         yield f"{where}.model.image_px: {model.image_px} is no multiple of 32 (the network's lowest resolution is 1/32)"
+    if not 0 <= train.smooth_points <= 1:
+        yield f"{where}.train.smooth_points: {train.smooth_points} is no share of variance, 0 to 1 (0: points as annotated)"
     shares = {f"{where}.train.{k}": train[k] for k in ("ema_decay", "norm_momentum")}
     if train.attacks.share > 1:
         yield f"{where}.train.attacks.share: {train.attacks.share} is above 1"

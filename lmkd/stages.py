@@ -18,7 +18,7 @@ from lmkd.core import plugins
 from lmkd.core.batch import empty_face
 from lmkd.core.errors import UserError, report_together
 from lmkd.core.schemes import Scheme
-from lmkd.data import pipeline, reading, transforms
+from lmkd.data import pipeline, reading, smoothing, transforms
 from lmkd.distill.base import TermInputs, TermVariables
 from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
 from lmkd.distill.teachers import Teacher, look, seen_at
@@ -203,7 +203,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
         "folder": folder,
         "state": parallel.replicate(built.first),
         "train_step": built.trainer(),
-        "iterator": _batches(config, source, unreadable, built.crop_px, train.batch_size, configs.seed_of(config, name)),
+        "iterator": _batches(config, name, source, unreadable, built.crop_px),
         "validate": validate_with(built.net, side, source.scheme) if config.data.validation and part.scored else None,
         "meta": meta(config, name, source, teachers),
         "options": loop.LoopOptions(
@@ -269,13 +269,16 @@ def meta(config: ConfigDict, name: str, source: reading.Records, teachers: Sourc
     }
 
 
-def _batches(config, source, unreadable, crop_px: int, batch_size: int, seed: int):
+def _batches(config: ConfigDict, name: str, source: reading.Records, unreadable: pipeline.Unreadable, crop_px: int):
     crop = transforms.CropProtocol(config.data.crop, config.data.crop_scale)
+    train, shape_model = config.stage[name].train, None
+    if train.smooth_points:
+        shape_model = smoothing.fit(np.stack([source[n].landmarks_px for n in range(len(source))]), share=train.smooth_points)
     return pipeline.training_batches(
         source,
-        transforms.MakeFace(source.scheme, crop_px, crop, build.augmentation(config)),
-        batch_size=batch_size,
-        seed=seed,
+        transforms.MakeFace(source.scheme, crop_px, crop, build.augmentation(config), shape_model=shape_model),
+        batch_size=train.batch_size,
+        seed=configs.seed_of(config, name),
         unreadable=unreadable,
         threads=config.data.threads,
         host=jax.process_index(),

@@ -14,6 +14,7 @@ from lmkd.core.errors import UserError, unknown
 from lmkd.core.schemes import Scheme
 from lmkd.data.corruptions import Corruption
 from lmkd.data.reading import Record
+from lmkd.data.smoothing import ShapeModel
 
 CROP_PROTOCOLS = ("landmarks", "rectangle")
 # Above this many image pixels a crop pixel, bilinear sampling would skip pixels: shrink by area first.
@@ -207,6 +208,7 @@ class MakeFace:
       crop: where it is cut.
       augmentation: of training faces, which come with a generator.
       corruption: of evaluation faces, which come without one.
+      shape_model: smooths the points of training faces; where they are cut is the true points' say.
     """
 
     scheme: Scheme
@@ -214,6 +216,7 @@ class MakeFace:
     crop: CropProtocol = CropProtocol()
     augmentation: Augmentation | None = None
     corruption: Corruption | None = None
+    shape_model: ShapeModel | None = None
 
     def __call__(self, record: Record, image: np.ndarray, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """Returns the face; without an augmentation `rng` is not used."""
@@ -224,7 +227,9 @@ class MakeFace:
             square, turned_deg = corruption.place(square, record.key) if corruption else (square, 0.0)
             affine, flip = geometry.crop_affine(square, self.size_px, rotation_deg=turned_deg), False
         crop = warp(image, affine, self.size_px)
-        points = geometry.apply_affine(geometry.invert(affine), record.landmarks_px)
+        given = self.shape_model is None or rng is None
+        in_image = record.landmarks_px if given else self.shape_model.smooth(record.landmarks_px)  # type: ignore[union-attr]
+        points = geometry.apply_affine(geometry.invert(affine), in_image)
         visible = record.visible
         if flip:
             order = list(self.scheme.flip)

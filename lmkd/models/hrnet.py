@@ -102,7 +102,7 @@ class FusedModule(nn.Module):
             for k in range(i - j):
                 last = k == i - j - 1
                 features, activation = (channels, None) if last else (x.shape[-1], nn.relu)
-                x = self.conv(features, 2, activation, name=f"fuse{i}_{j}_step{k}", **policy)(x, train)
+                x = self.conv(features, stride=2, activation=activation, name=f"fuse{i}_{j}_step{k}", **policy)(x, train)
             yield x
 
 
