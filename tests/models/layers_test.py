@@ -103,18 +103,18 @@ def test_upsample_errors():
         layers.upsample(x, (7, 7), "nearest")
 
 
-@pytest.mark.parametrize(("stride", "side"), [(1, 5), (2, 5), (2, 6)])
-def test_depthwise_equals_the_grouped_convolution_with_its_gradients(stride, side):
+@pytest.mark.parametrize(("stride", "side", "size"), [(1, 5, 3), (2, 5, 3), (2, 6, 3), (1, 4, 5), (2, 7, 5)])
+def test_depthwise_equals_the_grouped_convolution_with_its_gradients(stride, side, size):
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(2, side, side + 1, 3)), jnp.float32)
-    kernel = jnp.asarray(random.normal(size=(3, 3, 1, 3)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(size, size, 1, 3)), jnp.float32)
 
     def ours(x, kernel):
-        return layers.DepthwiseConv(stride).apply({"params": {"kernel": kernel}}, x)
+        return layers.DepthwiseConv(stride, size).apply({"params": {"kernel": kernel}}, x)
 
     def grouped(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
-        padding = [(1, 1), (1, 1)]
+        padding = [(size // 2, size // 2)] * 2
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=numbers, feature_group_count=3
         )
@@ -129,6 +129,16 @@ def test_depthwise_equals_the_grouped_convolution_with_its_gradients(stride, sid
 
     for mine, theirs in zip(*both(x, kernel), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(2, [-2, -4]), (3, [-2, -2, -4])],  # of columns 0-1, 2-3; and of 0-1, 1-3, 3-4: what is outside is never the maximum
+)
+def test_max_pool_pads_like_pytorch(size, expected):
+    y = layers.max_pool(jnp.broadcast_to(along_x([-3, -2, -5, -4, -6]), (1, 5, 5, 1)), size)
+    np.testing.assert_array_equal(y[0, 0, :, 0], expected)
+    assert y.shape[1] == len(expected)
 
 
 def test_depthwise_sums_in_float32():
