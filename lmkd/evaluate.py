@@ -129,6 +129,7 @@ def _write(folder: Path, loaded, config, scored, robust) -> None:
         datasets=scoring.datasets((*build.training_data(loaded), *dict.fromkeys(used))),
         notices=scoring.notices(scored),
         robustness=robust,
+        quoted=config.evaluation.quoted,
     )
     report.write_report(folder / "report.html", content)
     print(f"\nreport: {(folder / 'report.html').absolute()}")

@@ -147,6 +147,7 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
         versions=build.versions(),
         datasets=scoring.datasets((*_provenances(trained[-1]), *used.values())),
         notices=list(dict.fromkeys(notices)),
+        quoted=config.evaluation.quoted,
     )
     report.write_report(path, content)
     _write_text(

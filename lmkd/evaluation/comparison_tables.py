@@ -41,11 +41,12 @@ class Table(NamedTuple):
 
     Attributes:
       title: of the table.
-      header: column titles; the first column names the row, the others are numbers.
+      header: column titles; the first column names the row, the others are numbers unless in `words`.
       rows: as long as the header. A cell is a line; what follows a line break in it (spread, interval) is set small beneath
         it on the page, and stands beside it elsewhere.
       note: how to read it.
       second: columns from this one on make a second table on the page; None where all fit.
+      words: indices of columns of text.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
     note: str
     second: int | None = None
+    words: Sequence[int] = ()
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -84,13 +86,15 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Returns the tables as GitHub Markdown."""
-    parts = []
-    for table in tables(comparison):
-        rule = ["---", *["---:"] * (len(table.header) - 1)]
-        lines = [_markdown_row(map(_markdown, table.header)), _markdown_row(rule)]
-        lines += [_markdown_row(map(_markdown, row)) for row in table.rows]
-        parts.append("\n".join([f"**{_markdown(table.title)}**", "", *lines, "", _markdown(table.note)]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(f"**{_markdown(table.title)}**\n\n{markdown(table)}" for table in tables(comparison)) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """Returns a table and its note, without the title, as GitHub Markdown."""
+    rule = ["---" if n == 0 or n in table.words else "---:" for n in range(len(table.header))]
+    lines = [_markdown_row(map(_markdown, table.header)), _markdown_row(rule)]
+    lines += [_markdown_row(map(_markdown, row)) for row in table.rows]
+    return "\n".join([*lines, "", _markdown(table.note)])
 
 
 def section(comparisons: Sequence[Comparison]) -> list[Html]:
@@ -98,9 +102,26 @@ def section(comparisons: Sequence[Comparison]) -> list[Html]:
     parts = []
     for comparison in comparisons:
         main, *others = tables(comparison)
-        parts += [*_html(main), page.element("div", *_figures(comparison), class_="figures")]
-        parts += [part for table in others for part in _html(table)]
+        parts += [*html(main), page.element("div", *_figures(comparison), class_="figures")]
+        parts += [part for table in others for part in html(table)]
     return parts
+
+
+def html(table: Table) -> list[Html]:
+    """Returns the title, the table, in two parts where it is too wide for a page, and the note."""
+
+    def cell(text: str) -> Html:
+        line, *small = text.split("\n")
+        return page.join([line, *(page.element("div", s, class_="soft") for s in small)])
+
+    columns = range(1, len(table.header))
+    grids = []
+    for part in (columns[: table.second - 1], columns[table.second - 1 :]) if table.second else (columns,):
+        rows = [[cell(row[0]), *(cell(row[n]) for n in part)] for row in table.rows]
+        numbers = [place for place, n in enumerate(part, start=1) if n not in table.words]
+        header = [table.header[0], *(cell(table.header[n]) for n in part)]
+        grids.append(page.table(header, rows, caption=table.title, numbers=numbers))
+    return [page.element("h3", table.title), *grids, *([page.element("p", table.note, class_="soft")] if table.note else [])]
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -235,22 +256,6 @@ def _blocks(cells: Sequence[Sequence[str]]) -> Iterator[list[str]]:
         lines = ["  ".join([r[0].ljust(widths[0]), *map(str.rjust, r[left:right], widths[left:right])]).rstrip() for r in cells]
         yield [lines[0], "-" * max(map(len, lines)), *lines[1:]]
         left = right
-
-
-def _html(table: Table) -> list[Html]:
-    """The title, the table, in two parts where it is too wide for a page, and the note."""
-
-    def cell(text: str) -> Html:
-        line, *small = text.split("\n")
-        return page.join([line, *(page.element("div", s, class_="soft") for s in small)])
-
-    parts = [slice(1, table.second), slice(table.second, None)] if table.second else [slice(1, None)]
-    grids = []
-    for part in parts:
-        header = [table.header[0], *map(cell, table.header[part])]
-        rows = [[row[0], *map(cell, row[part])] for row in table.rows]
-        grids.append(page.table(header, rows, caption=table.title, numbers=range(1, len(header))))
-    return [page.element("h3", table.title), *grids, *([page.element("p", table.note, class_="soft")] if table.note else [])]
 
 
 def _figures(comparison: Comparison) -> list[Html]:

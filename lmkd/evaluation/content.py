@@ -77,6 +77,7 @@ class ReportContent(NamedTuple):
       notices: what a reader must not miss ("12 records skipped").
       robustness: what the robustness suite found, one for each split and crop.
       comparisons: methods against a baseline (`comparison.Comparison`), one for each split and crop.
+      quoted: whether published figures of the data sets that were scored stand beside ours (`published`).
     """
 
     title: str
@@ -91,6 +92,7 @@ class ReportContent(NamedTuple):
     notices: Sequence[str] = ()
     robustness: Sequence[Robustness] = ()
     comparisons: Sequence[Any] = ()  # Comparison is made of results, which are defined here
+    quoted: bool = False
 
 
 def headline(results: Sequence[Result]) -> Result | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmkd.evaluation import comparison_tables, page, plots, robustness, tables
+from lmkd.evaluation import comparison_tables, page, plots, published, robustness, tables
 from lmkd.evaluation import faces as face_pictures
 from lmkd.evaluation.content import DatasetProvenance, ReportContent, Result, headline, scored_points
 from lmkd.evaluation.faces import RANKS, FacePicture, face_picture, select_faces
@@ -37,6 +37,7 @@ def _page(content: ReportContent) -> list[Html]:
         "Curves": _curves(content),
         "Errors by point": _points(content.results),
         "Robustness": robustness.section(content.robustness),
+        "Published figures, quoted": published.section(content.results, content.comparisons) if content.quoted else [],
         "Faces": _faces(content.faces, headline(content.results)),
         "Cost": _cost(content.cost),
         "Data": _data(content.datasets),
