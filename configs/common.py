@@ -102,6 +102,7 @@ def stage() -> ConfigDict:
     model.head = "heads.V2"
     model.head_options = ConfigDict()
     model.heatmap_activation = "linear"  # "linear", or "softmax" over positions (for cross-entropy terms)
+    model.decoder = ""  # heatmap -> point; "" is heatmap.decoder
     model.image_px = 0  # side of its input; 0 is data.image_px. Crops are cut at the largest of network and teachers
     model.sigma_cells = 0.0  # sigma of its targets; 0 is heatmap.sigma_cells
     model.colour = "rgb"  # "rgb", or "grey": one channel

@@ -22,7 +22,6 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = common.get_config()
     config.data.test = ("the300w:common", "the300w:challenging", "the300w:full")
     config.heatmap.sigma_cells = 1.5
-    config.heatmap.decoder = "mean"
     config.augment.rotation_deg, config.augment.scale, config.augment.shift = 18.0, 0.1, 0.05
     config.augment.grey_p, config.augment.occlusion_p, config.augment.blur_p = 0.2, 0.4, 0.3
     config.stage = ConfigDict()
@@ -42,6 +41,7 @@ def _stage(backbone, row: str, *, enlarge: str, channels: int | None = None) -> 
     edges = schemes.get("300w68").lines
     s.model.head = "anisotropic.AnisotropicAttention"
     s.model.head_options = ConfigDict({"edges": edges, "enlarge": enlarge} | ({"channels": channels} if channels else {}))
+    s.model.decoder = "mean"
     s.terms = ConfigDict()
     s.terms.star = common.term("star.Star")
     s.terms.edges = common.term("star.EdgeMaps", weight=10.0, edges=edges)

@@ -111,7 +111,7 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
         head=head(num_points=scheme.num_points, **stage.model.head_options, **shared),
         readout=head.readout.of(
             sigma_cells=sigma,
-            decode=functools.partial(getattr(heatmaps, config.heatmap.decoder), sigma_cells=sigma),
+            decode=functools.partial(getattr(heatmaps, stage.model.decoder or config.heatmap.decoder), sigma_cells=sigma),
             softmax=stage.model.heatmap_activation == "softmax",
         ),
         colour=stage.model.colour,

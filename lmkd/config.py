@@ -196,6 +196,8 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
         yield from _plugin("lmkd.models", model[part], model[f"{part}_options"], part, at, f"{at}_options")
     if model.weights and not Path(model.weights).is_file():
         yield f"{where}.model.weights: there is no file {model.weights}"
+    if model.decoder and model.decoder not in ROUND_TRIP_CELLS:
+        yield str(unknown("decoder", model.decoder, ROUND_TRIP_CELLS, f"{where}.model.decoder"))
     if model.colour not in COLOURS:
         yield str(unknown("colour", model.colour, COLOURS, f"{where}.model.colour"))
     for key in ("start_parts", "frozen"):

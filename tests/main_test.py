@@ -1,6 +1,7 @@
 """The doors in processes of their own: the whole way from config to report, and clear messages with exit statuses."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 
 EXPERIMENTS = sorted(
-    p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in ("__init__", "common", "method")
+    p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in ("__init__", "common", "method", "systems")
 )
+SLOW = pytest.mark.skipif(not os.environ.get("LMKD_SLOW_TESTS"), reason="takes minutes: LMKD_SLOW_TESTS=1 runs it")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,13 @@ def test_a_wrong_suite_is_told_before_a_model_is_loaded(arguments, part, tmp_pat
     assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", [e for e in EXPERIMENTS if e not in ("quickstart", "ablation")])  # tested apart
+# The quickstart and the ablation are tested apart. The others compile for minutes and differ from these in what
+# stages_test.py traces: they run where somebody asks for slow tests.
+QUICK = ("wflw", "compact")
+SMOKE = [e if e in QUICK else pytest.param(e, marks=SLOW) for e in EXPERIMENTS if e not in ("quickstart", "ablation")]
+
+
+@pytest.mark.parametrize("name", SMOKE)
 def test_every_config_runs_in_its_smoke_form(name, data_dir, tmp_path):
     done = door("main", f"--config=configs/{name}.py:smoke", f"--data_dir={data_dir}", "--no_faces", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -16,13 +16,16 @@ import numpy as np
 from lmkd.models.heads import FINAL_STDDEV
 
 _CONSTANT = {"scale": 1.0, "var": 1.0, "bias": 0.0, "mean": 0.0, "sigma": 1.0}
+_CONSTANT |= {"logit_scale": float(np.log(10.0)), "q_bias": 0.0, "v_bias": 0.0}  # Swin V2's attention
 
 
 def initial_variables(model: nn.Module, side_px: int, *, seed: int) -> dict[str, Any]:
     """Returns {"params", "batch_stats"} of float32 NumPy arrays for crops of `side_px`.
 
     Kernels are He-normal by fan-out (He et al. 2015, arXiv 1502.01852, equation 14), the heads' last one N(0, 0.001);
-    layers named "depthwise" have a fan-out of 9 a channel; norms start at scale 1, bias 0, mean 0, variance 1.
+    layers named "depthwise" have a fan-out of 9 a channel; norms start at scale 1, bias 0, mean 0, variance 1; norms
+    after a residual branch, named "post_...", at scale 0 (Liu et al. 2022, arXiv 2111.09883). Deviation: Swin V2's own
+    dense kernels start from a truncated normal of 0.02.
 
     Raises:
       ValueError: a parameter's name has no rule here.
@@ -43,6 +46,8 @@ def _draw(path: Any, leaf: Any, seed: int) -> np.ndarray:
     names = [entry.key for entry in path]
     rng = np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
     kind = names[-1].rpartition("/")[2]  # nn.SpectralNorm's own are "<layer>/kernel/u" and "<layer>/kernel/sigma", each one key
+    if kind == "scale" and names[-2].startswith("post_"):
+        return np.zeros(leaf.shape, np.float32)
     if kind in _CONSTANT:
         return np.full(leaf.shape, _CONSTANT[kind], np.float32)
     if kind == "u":

@@ -87,7 +87,8 @@ class Landmarker(nn.Module):
         if "backbone" in self.frozen:
             maps, taps = jax.lax.stop_gradient((maps, taps))
         raw, of_head = self.head(maps, train and "head" not in self.frozen)
-        read = self.readout.read(raw, image.shape[1])
+        with jax.named_scope("readout"):
+            read = self.readout.read(raw, image.shape[1])
         return Outputs(read.heatmaps, read.landmarks_px, {**taps, **of_head, "logits": raw}, read.confidence)
 
     def _normalised(self, image):

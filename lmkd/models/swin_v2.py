@@ -51,8 +51,8 @@ def _stage_names(n: int) -> tuple[published.Rule, ...]:
         published.Rule(f"{block}/attention/logit_scale", (rf"{there}.attn.logit_scale",), np.ravel),  # [heads, 1, 1]
         *published.layer(f"{block}/attention/position_bias/fc1", f"{there}.attn.cpb_mlp.0"),
         *published.layer(f"{block}/attention/position_bias/fc2", f"{there}.attn.cpb_mlp.2"),
-        *published.layer(f"{block}/attention_norm", f"{there}.norm1"),
-        *published.layer(f"{block}/mlp_norm", f"{there}.norm2"),
+        *published.layer(f"{block}/post_attention_norm", f"{there}.norm1"),
+        *published.layer(f"{block}/post_mlp_norm", f"{there}.norm2"),
         *published.layer(rf"{block}/(fc\d)", rf"{there}.mlp.\2"),
     )
 
@@ -197,11 +197,11 @@ class Block(nn.Module):
         y = uncut(attention(cut(y, self.window), regions), side)
         if self.shift:
             y = jnp.roll(y, (self.shift, self.shift), axis=(1, 2))
-        x = x + layer_norm(self.dtype, "attention_norm", zeros)(y)
+        x = x + layer_norm(self.dtype, "post_attention_norm", zeros)(y)
         dense: dict[str, Any] = {"dtype": self.dtype, "kernel_init": normal}
         y = nn.gelu(nn.Dense(MLP_RATIO * x.shape[-1], name="fc1", **dense)(x), approximate=False)
         y = nn.Dense(x.shape[-1], name="fc2", **dense)(y)
-        return x + layer_norm(self.dtype, "mlp_norm", zeros)(y)
+        return x + layer_norm(self.dtype, "post_mlp_norm", zeros)(y)
 
 
 class WindowAttention(nn.Module):

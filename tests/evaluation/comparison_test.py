@@ -65,7 +65,7 @@ def test_means_and_deviations_over_seeds_by_hand():
     assert found.auc[0.10].values == pytest.approx((0.5, 0.3, 0.35))
     assert found.by_subset["pose"].values == pytest.approx((3, 5, 3))
     assert math.isnan(found.by_subset["blur"].mean)
-    # Every point of a face is off by its NME along one axis: squares 4, 16, 36, 64; 16 ... 100; 9, 9, 144, 196, half of their means.
+    # Every point of a face is off by its NME along one axis: half the mean of 4, 16, 36, 64; of 16 to 100; of 9, 9, 144, 196.
     assert found.mse_percent2.values == pytest.approx((15, 27, 44.75))
     assert found.by_group["mouth"].mean == pytest.approx(20 / 3)
 
