@@ -32,7 +32,9 @@ def first_variables(
     variables: Mapping[str, Any] = initialise.initial_variables(net, image_px, seed=seed)
     if part.model.weights:
         published = weights.load_state_dict(part.model.weights)
-        variables = weights.convert(published, variables, backbone_only=part.model.weights_backbone_only)
+        variables = weights.convert(
+            published, variables, weights.published_names(net.backbone), backbone_only=part.model.weights_backbone_only
+        )
     if part.model.prune_from:
         variables = _pruned(part.model.prune_from, teachers[part.model.prune_from], net, variables)
     if part.model.start_from:

@@ -1,7 +1,7 @@
 """Import of published PyTorch networks.
 
     state = load_state_dict("HR18-WFLW.pth")                   # or .safetensors, .npz
-    variables = convert(state, variables)                      # a whole HRNet of the same head and number of points
+    variables = convert(state, variables, published_names(backbone))                      # a whole network of the same head
     variables = convert(state, variables, published_names(backbone), backbone_only=True)  # the head keeps its values
 
 Which tensor goes where stands beside each backbone as `PUBLISHED_NAMES`, in the words of `lmkd.models.published`: a new
@@ -19,7 +19,6 @@ import numpy as np
 from flax import traverse_util
 
 from lmkd.core.errors import UserError, report_together
-from lmkd.models import hrnet
 from lmkd.models.published import PublishedNames, Rule, conv_norm, kernel, layer
 
 # The facial-landmark code (HRNetV2) calls them head.0, head.1 and head.3, the pose code final_layer.
@@ -72,7 +71,7 @@ def published_names(backbone: nn.Module) -> PublishedNames:
 def convert(
     state: Mapping[str, np.ndarray],
     variables: Mapping,
-    names: PublishedNames = hrnet.PUBLISHED_NAMES,
+    names: PublishedNames,
     *,
     backbone_only: bool = False,
 ) -> dict:

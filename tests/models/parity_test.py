@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lmkd.models import heads, weights
-from lmkd.models.hrnet import HRNet
+from lmkd.models.hrnet import PUBLISHED_NAMES, HRNet
 from lmkd.models.landmarker import Landmarker
 from lmkd.models.readout import Heatmaps
 
@@ -55,7 +55,7 @@ def test_heatmaps_equal_the_published_networks(name):
     backbone, head = NETWORKS[name]()
     model = Landmarker(backbone, head, Heatmaps(no_decoder), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    variables = weights.convert(state, shapes)
+    variables = weights.convert(state, shapes, PUBLISHED_NAMES)
     # Not under jit: compiling 300 convolutions takes longer than running them once, operation by operation.
     with jax.default_matmul_precision("highest"):
         heatmaps = np.asarray(model.apply(variables, images).heatmaps)

@@ -11,7 +11,7 @@ import pytest
 
 from lmkd.core.errors import UserError
 from lmkd.models import heads, weights
-from lmkd.models.hrnet import HRNet
+from lmkd.models.hrnet import PUBLISHED_NAMES, HRNet
 from lmkd.models.landmarker import Landmarker
 from lmkd.models.readout import Heatmaps
 
@@ -47,7 +47,7 @@ def test_every_variable_is_filled_and_transposed(w18, published):
     published["stage4.1.fuse_layers.3.0.2.1.running_var"] = variance = random.normal(size=144).astype(np.float32)
     wrapped = {f"module.{name}": value for name, value in published.items()}
     wrapped["module.bn1.num_batches_tracked"] = np.asarray(7)
-    variables = weights.convert(wrapped, w18)
+    variables = weights.convert(wrapped, w18, PUBLISHED_NAMES)
     assert jax.tree.structure(variables) == jax.tree.structure(dict(w18))
     assert {(v.dtype, type(v)) for v in jax.tree.leaves(variables)} == {(np.dtype("float32"), np.ndarray)}
     kernel = variables["params"]["backbone"]["stem"]["conv1"]["conv"]["kernel"]
@@ -62,7 +62,7 @@ def test_every_problem_is_reported_at_once(w18, published):
     published["head.3.bias"] = np.zeros(68)
     published["unheard.of"] = np.zeros(3)
     with pytest.raises(UserError) as error:
-        weights.convert(published, w18)
+        weights.convert(published, w18, PUBLISHED_NAMES)
     lines = str(error.value).splitlines()
     assert "(5 problems)" in lines[0]
     assert set(lines[1:]) == {
@@ -77,14 +77,14 @@ def test_every_problem_is_reported_at_once(w18, published):
 def test_another_architecture_lists_more_than_a_screenful(w18, published):
     few = {name: value for name, value in published.items() if not name.startswith("stage")}
     with pytest.raises(UserError) as error:
-        weights.convert(few, w18)
+        weights.convert(few, w18, PUBLISHED_NAMES)
     assert str(error.value).count("missing: stage") == sum(name.startswith("stage") for name in published)
 
 
 def test_a_different_head_names_the_way_out(w18, published):
     published["head.3.weight"] = np.zeros((68, 270, 1, 1))
     with pytest.raises(UserError, match="only the head differs: backbone_only=True"):
-        weights.convert(published, w18)
+        weights.convert(published, w18, PUBLISHED_NAMES)
 
 
 @pytest.mark.parametrize("all_outputs", [True, False])
@@ -100,17 +100,17 @@ def test_backbone_of_a_classifier(published, all_outputs):
         "classifier.weight",
     ):
         classifier[name] = np.zeros(2)
-    filled = weights.convert(classifier, variables, backbone_only=True)
+    filled = weights.convert(classifier, variables, PUBLISHED_NAMES, backbone_only=True)
     for collection in ("params", "batch_stats"):
         assert all((v == 0).all() for v in jax.tree.leaves(filled[collection]["backbone"]))
         assert all((v == 9).all() for v in jax.tree.leaves(filled[collection].get("head", {})))
     with pytest.raises(UserError, match="extra: stage5"):
-        weights.convert({**classifier, "stage5.weight": np.zeros(1)}, variables, backbone_only=True)
+        weights.convert({**classifier, "stage5.weight": np.zeros(1)}, variables, PUBLISHED_NAMES, backbone_only=True)
 
 
 def test_a_head_without_published_weights_says_so(published):
     with pytest.raises(UserError, match="no published network has head/level0/kernel"):
-        weights.convert(published, shapes_of(HRNet(width=18), heads.V2p(98, neck_channels=8)))
+        weights.convert(published, shapes_of(HRNet(width=18), heads.V2p(98, neck_channels=8)), PUBLISHED_NAMES)
 
 
 def test_reads_npz(tmp_path):
