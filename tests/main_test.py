@@ -101,7 +101,7 @@ def test_a_wrong_suite_is_told_before_a_model_is_loaded(arguments, part, tmp_pat
 
 # The quickstart and the ablation are tested apart. The others compile for minutes and differ from these in what
 # stages_test.py traces: they run where somebody asks for slow tests.
-QUICK = ("wflw", "compact")
+QUICK = ("compact",)
 SMOKE = [e if e in QUICK else pytest.param(e, marks=SLOW) for e in EXPERIMENTS if e not in ("quickstart", "ablation")]
 
 
