@@ -158,7 +158,7 @@ def test_a_damaged_image_is_one_clear_message_or_counted(data_dir, tmp_path, mon
 
     monkeypatch.setattr(drawing, "_draw_record", damaged)
     preparation.prepare("synthetic_faces", config_name="tiny_68", data_dir=str(tmp_path / "tfds"), progress=False)
-    command = ["main", "--config=configs/quickstart.py:smoke", f"--data_dir={tmp_path / 'tfds'}", "--no_faces"]
+    command = ["main", "--config=configs/quickstart.py:plain,smoke", f"--data_dir={tmp_path / 'tfds'}", "--no_faces"]
     done = door(*command, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "the image cannot be decoded" in done.stderr and "on_unreadable='skip'" in done.stderr

@@ -189,7 +189,7 @@ def test_the_quickstart_runs_from_an_empty_folder(environment, tmp_path):
         "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"],
     }
     workdir = tmp_path / "run"
-    command = [environment, "-m", "lmkd.main", "--config=configs/quickstart.py:smoke", f"--workdir={workdir}"]
+    command = [environment, "-m", "lmkd.main", "--config=configs/quickstart.py:plain,smoke", f"--workdir={workdir}"]
     said = run(command, cwd=empty, env=settings, timeout=600)
     assert (workdir / "report.html").stat().st_size > 1000
     assert str(workdir / "report.html") in said
