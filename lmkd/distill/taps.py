@@ -8,11 +8,14 @@ stage N on branch i, at 1/4, 1/8, 1/16 and 1/32 for i from 0 on; "features", wha
 head's own maps; and "heatmaps", which are the `Outputs.heatmaps`.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmkd.core.errors import unknown
+from lmkd.distill.base import TermInputs
 from lmkd.models.landmarker import Outputs
 
 OF_POINTS = ("heatmaps", "logits")
@@ -40,3 +43,30 @@ def at_grid(maps: Float[Array, "b h w c"], grid: tuple[int, ...]) -> Float[Array
     if maps.shape[1:3] == tuple(grid):
         return maps
     return jax.image.resize(maps, (maps.shape[0], *grid, maps.shape[3]), "linear", antialias=True)
+
+
+def pair(inputs: TermInputs, tap: str, teacher_tap: str) -> tuple[Array, Array]:
+    """Returns one tap of the student and of its only teacher, float32, each on its own grid."""
+    ((name, teacher),) = inputs.teachers.items()
+    return tap_of(inputs.student, tap, of="the student"), tap_of(teacher, teacher_tap, of=f"teacher {name}")
+
+
+def pairs(inputs: TermInputs, taps: tuple[str, ...], teacher_taps: tuple[str, ...]) -> Iterator[tuple[str, Array, Array]]:
+    """Yields (the student's tap, its map, the teacher's map); no `teacher_taps` are the same names."""
+    for tap, teacher_tap in zip(taps, teacher_taps or taps, strict=True):
+        yield tap, *pair(inputs, tap, teacher_tap)
+
+
+def problems(taps: tuple[str, ...], teacher_taps: tuple[str, ...]) -> list[str]:
+    """Says what is wrong with a term's taps: none, a name twice, or another number of the teacher's."""
+    found = [] if taps else ["taps: needs one at least"]
+    if teacher_taps and len(teacher_taps) != len(taps):
+        found.append(f"teacher_taps: {len(teacher_taps)} names for {len(taps)} taps; give as many, or none for the same")
+    if len(set(taps)) != len(taps):
+        found.append(f"taps: {', '.join(taps)} names one twice")
+    return found
+
+
+def key_of(tap: str) -> str:
+    """A tap's name as a parameter's: checkpoints write a dot between the levels of a tree."""
+    return tap.replace(".", "_")

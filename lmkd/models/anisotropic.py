@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from lmkd.core.errors import report_together, unknown
 from lmkd.models import layers
-from lmkd.models.deconvolution import TransposedConv, last_maps
+from lmkd.models.deconvolution import TransposedConv
+from lmkd.models.heads import last_maps
 from lmkd.models.layers import Conv
 from lmkd.models.readout import Heatmaps
 from lmkd.ops import edges as lines

@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 
 from lmkd.core.errors import UserError
 from lmkd.models import layers
-from lmkd.models.heads import FINAL_STDDEV
-from lmkd.models.layers import Conv
+from lmkd.models.heads import last_maps
 from lmkd.models.readout import Heatmaps
 
 STAGES = 3
@@ -97,19 +96,6 @@ class Deconvolutions(nn.Module):
             x = nn.relu(self.norm(use_running_average=not train, name=f"bn{n}")(x))
             taps[f"deconv{n}"] = x
         return last_maps(self.num_points, self.dtype)(x), {**taps, "features": x}
-
-
-def last_maps(channels: int, dtype: DTypeLike, name: str = "final") -> Conv:
-    """Returns a head's last layer: a biased 1x1 convolution to float32 maps, whose first values are close to zero."""
-    return Conv(
-        channels,
-        size=1,
-        use_bias=True,
-        dtype=dtype,
-        output_dtype=jnp.float32,
-        kernel_init=nn.initializers.normal(FINAL_STDDEV),
-        name=name,
-    )
 
 
 def _phases(size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:

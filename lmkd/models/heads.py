@@ -39,7 +39,7 @@ class V1(nn.Module):
     def __call__(
         self, maps: Sequence[Float[Array, "b _ _ _"]], train: bool
     ) -> tuple[Float[Array, "b h w k"], dict[str, Array]]:
-        return _final(self, maps[0]), {"features": maps[0]}
+        return last_maps(self.num_points, self.dtype)(maps[0]), {"features": maps[0]}
 
 
 class V2(nn.Module):
@@ -66,7 +66,7 @@ class V2(nn.Module):
         x = _concatenated(maps)
         mix = ConvNorm(self.width or x.shape[-1], size=1, use_bias=True, dtype=self.dtype, norm=self.norm, name="mix")
         features = mix(x, train)
-        return _final(self, features), {"features": features}
+        return last_maps(self.num_points, self.dtype)(features), {"features": features}
 
 
 class V2p(nn.Module):
@@ -108,22 +108,24 @@ class V2p(nn.Module):
             conv = Conv(self.neck_channels, use_bias=True, dtype=self.dtype, name=f"level{i}")
             enlarged.append(layers.upsample(conv(level), (height, width)))
         features = nn.relu(self.norm(use_running_average=not train, name="bn")(sum(enlarged)))
-        return _final(self, features), {"features": features}
+        return last_maps(self.num_points, self.dtype)(features), {"features": features}
 
 
-def _final(head: nn.Module, features):
-    # Called inside the head's compact __call__, so the parameters stand under the head as "final". Heatmaps are float32
-    # even when the product's inputs are bfloat16: their peaks are compared to a fraction of a cell.
-    conv = Conv(
-        head.num_points,
+def last_maps(channels: int, dtype: DTypeLike) -> Conv:
+    """Returns a head's last layer, "final": a biased 1x1 convolution to float32 maps, whose first values are close to zero.
+
+    Called inside the head's compact `__call__`, so that its parameters stand under the head. Maps are float32 even when the
+    product's inputs are bfloat16: their peaks are compared to a fraction of a cell.
+    """
+    return Conv(
+        channels,
         size=1,
         use_bias=True,
-        dtype=head.dtype,
+        dtype=dtype,
         output_dtype=jnp.float32,
         kernel_init=nn.initializers.normal(FINAL_STDDEV),
         name="final",
     )
-    return conv(features)
 
 
 def _concatenated(maps):

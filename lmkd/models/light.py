@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lmkd.models import layers
-from lmkd.models.deconvolution import last_maps
+from lmkd.models.heads import last_maps
 from lmkd.models.layers import Conv
 from lmkd.models.readout import Heatmaps
 

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmkd.core.errors import UserError, report_together, unknown
+from lmkd.distill import taps
 from lmkd.distill.base import TermInputs, TermOutput, TermVariables
-from lmkd.distill.taps import OF_POINTS, at_grid, tap_of
+from lmkd.distill.taps import OF_POINTS, at_grid
 from lmkd.models.layers import Conv
 from lmkd.ops import losses
 
@@ -81,7 +82,7 @@ class ChannelKL:
         return TermOutput(jnp.mean(values, axis=1))
 
     def _maps(self, inputs):
-        return _pair(inputs, self.tap, self.teacher_tap or self.tap)
+        return taps.pair(inputs, self.tap, self.teacher_tap or self.tap)
 
     def _lifts(self, student, teacher):
         ours, theirs = student.shape[-1], teacher.shape[-1]
@@ -122,7 +123,7 @@ class ChannelAttention:
     teachers: ClassVar[str] = "one"
 
     def __post_init__(self):
-        problems = _tap_problems(self.taps, self.teacher_taps)
+        problems = taps.problems(self.taps, self.teacher_taps)
         if self.statistics not in STATISTICS:
             problems.append(str(unknown("statistics", self.statistics, STATISTICS)))
         report_together(problems, "ChannelAttention cannot be built")
@@ -132,17 +133,18 @@ class ChannelAttention:
         if not self.connectors:
             return TermVariables()
         adapter = {}
-        for n, (tap, student, teacher) in enumerate(_pairs(inputs, self.taps, self.teacher_taps)):
+        for n, (tap, student, teacher) in enumerate(taps.pairs(inputs, self.taps, self.teacher_taps)):
             connector = _Connector(teacher.shape[-1], self.axis_name)
-            adapter[_key_of(tap)] = connector.init(jax.random.fold_in(key, n), student, inputs.batch["mask"])["params"]
+            adapter[taps.key_of(tap)] = connector.init(jax.random.fold_in(key, n), student, inputs.batch["mask"])["params"]
         return TermVariables(adapter=adapter)
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the sum over taps of the mean squared error over channels, one value a face."""
         values: Any = 0.0
-        for tap, student, teacher in _pairs(inputs, self.taps, self.teacher_taps):
+        for tap, own_map, teacher in taps.pairs(inputs, self.taps, self.teacher_taps):
+            student: Any = own_map
             if self.connectors:
-                own = {"params": inputs.variables.adapter[_key_of(tap)]}
+                own = {"params": inputs.variables.adapter[taps.key_of(tap)]}
                 student = _Connector(teacher.shape[-1], self.axis_name).apply(own, student, inputs.batch["mask"])
             elif student.shape[-1] != teacher.shape[-1]:
                 raise UserError(
@@ -176,7 +178,7 @@ class AttentionMaps:
     teachers: ClassVar[str] = "one"
 
     def __post_init__(self):
-        problems = _tap_problems(self.taps, self.teacher_taps)
+        problems = taps.problems(self.taps, self.teacher_taps)
         if self.power < 1:
             problems.append(f"power: needs at least 1, got {self.power!r}")
         report_together(problems, "AttentionMaps cannot be built")
@@ -184,7 +186,7 @@ class AttentionMaps:
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the sum over taps of the maps' distance, from 0 to sqrt(2) each, one value a face."""
         values: Any = 0.0
-        for _, student, teacher in _pairs(inputs, self.taps, self.teacher_taps):
+        for _, student, teacher in taps.pairs(inputs, self.taps, self.teacher_taps):
             ours, theirs = (losses.attention_map(x, power=self.power) for x in (student, teacher))
             values = values + losses.attention_distance(ours, at_grid(theirs, ours.shape[1:3]))
         return TermOutput(values)
@@ -222,28 +224,3 @@ class _Connector(nn.Module):
         variance = jnp.maximum(sums[1] / count - jnp.square(mean), 0.0)
         factor = scale * jax.lax.rsqrt(variance + 1e-5)
         return nn.relu(x * factor.reshape(1, 1, 1, -1) + (bias - mean * factor).reshape(1, 1, 1, -1))
-
-
-def _pair(inputs, tap, teacher_tap):
-    """One tap of the student and of its only teacher, float32."""
-    ((name, teacher),) = inputs.teachers.items()
-    return tap_of(inputs.student, tap, of="the student"), tap_of(teacher, teacher_tap, of=f"teacher {name}")
-
-
-def _pairs(inputs, taps, teacher_taps):
-    for tap, teacher_tap in zip(taps, teacher_taps or taps, strict=True):
-        yield tap, *_pair(inputs, tap, teacher_tap)
-
-
-def _tap_problems(taps, teacher_taps):
-    problems = [] if taps else ["taps: needs one at least"]
-    if teacher_taps and len(teacher_taps) != len(taps):
-        problems.append(f"teacher_taps: {len(teacher_taps)} names for {len(taps)} taps; give as many, or none for the same")
-    if len(set(taps)) != len(taps):
-        problems.append(f"taps: {', '.join(taps)} names one twice")
-    return problems
-
-
-def _key_of(tap):
-    """A tap's name as a parameter's: checkpoints write a dot between the levels of a tree."""
-    return tap.replace(".", "_")

@@ -8,7 +8,6 @@ Taps are named in `distill.taps`. A teacher's map is brought to the student's gr
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import jax
@@ -16,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lmkd.core.errors import report_together
+from lmkd.distill import taps
 from lmkd.distill.base import TermInputs, TermOutput, TermVariables
-from lmkd.distill.taps import at_grid, tap_of
+from lmkd.distill.taps import at_grid
 from lmkd.models.layers import Conv
 
 _FADING = 1e-6
@@ -47,14 +47,14 @@ class HintRegression:
 
     def init(self, key: Any, inputs: TermInputs) -> TermVariables:
         """Returns the regressor's kernel and bias."""
-        student, teacher = _pair(inputs, self.student_tap, self.teacher_tap or self.student_tap)
+        student, teacher = taps.pair(inputs, self.student_tap, self.teacher_tap or self.student_tap)
         return TermVariables(adapter={"regressor": _aligner(teacher).init(key, student)["params"]})
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the mean over positions and channels, one value a face."""
-        student, teacher = _pair(inputs, self.student_tap, self.teacher_tap or self.student_tap)
+        student, teacher = taps.pair(inputs, self.student_tap, self.teacher_tap or self.student_tap)
         predicted: Any = _aligner(teacher).apply({"params": inputs.variables.adapter["regressor"]}, student)
-        return TermOutput(self.scale * jnp.mean(jnp.square(predicted - teacher), axis=(1, 2, 3)))
+        return TermOutput(self.scale * _mean_square(predicted, teacher))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +75,21 @@ class FeatureAligned:
     teachers: ClassVar[str] = "one"
 
     def __post_init__(self):
-        report_together(_tap_problems(self.taps, self.teacher_taps), "FeatureAligned cannot be built")
+        report_together(taps.problems(self.taps, self.teacher_taps), "FeatureAligned cannot be built")
 
     def init(self, key: Any, inputs: TermInputs) -> TermVariables:
         """Returns the convolutions' kernels and biases by tap."""
         adapter = {}
-        for n, (tap, student, teacher) in enumerate(_pairs(inputs, self.taps, self.teacher_taps)):
-            adapter[_key_of(tap)] = _aligner(teacher).init(jax.random.fold_in(key, n), student)["params"]
+        for n, (tap, student, teacher) in enumerate(taps.pairs(inputs, self.taps, self.teacher_taps)):
+            adapter[taps.key_of(tap)] = _aligner(teacher).init(jax.random.fold_in(key, n), student)["params"]
         return TermVariables(adapter=adapter)
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the sum over taps of the means over positions and channels, one value a face."""
         values: Any = 0.0
-        for tap, student, teacher in _pairs(inputs, self.taps, self.teacher_taps):
-            aligned: Any = _aligner(teacher).apply({"params": inputs.variables.adapter[_key_of(tap)]}, student)
-            values = values + jnp.mean(jnp.square(aligned - teacher), axis=(1, 2, 3))
+        for tap, student, teacher in taps.pairs(inputs, self.taps, self.teacher_taps):
+            aligned: Any = _aligner(teacher).apply({"params": inputs.variables.adapter[taps.key_of(tap)]}, student)
+            values = values + _mean_square(aligned, teacher)
         return TermOutput(values)
 
 
@@ -111,13 +111,13 @@ class PatchSimilarity:
     teachers: ClassVar[str] = "one"
 
     def __post_init__(self):
-        report_together(_tap_problems(self.taps, self.teacher_taps), "PatchSimilarity cannot be built")
+        report_together(taps.problems(self.taps, self.teacher_taps), "PatchSimilarity cannot be built")
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the sum over taps of the graphs' mean squared difference, 0 to 4 each, one value a face."""
         values: Any = 0.0
-        for _, student, teacher in _pairs(inputs, self.taps, self.teacher_taps):
-            values = values + graph_distance(student, teacher)
+        for _, student, teacher in taps.pairs(inputs, self.taps, self.teacher_taps):
+            values = values + graph_distance(student, at_grid(teacher, student.shape[1:3]))
         return TermOutput(values)
 
 
@@ -146,27 +146,6 @@ def _aligner(teacher: Array) -> Conv:
     return Conv(teacher.shape[-1], size=1, use_bias=True)
 
 
-def _pair(inputs: TermInputs, tap: str, teacher_tap: str) -> tuple[Array, Array]:
-    """One tap of the student and of its only teacher, float32, on the student's grid."""
-    ((name, teacher),) = inputs.teachers.items()
-    student = tap_of(inputs.student, tap, of="the student")
-    return student, at_grid(tap_of(teacher, teacher_tap, of=f"teacher {name}"), student.shape[1:3])
-
-
-def _pairs(inputs: TermInputs, taps: tuple[str, ...], teacher_taps: tuple[str, ...]) -> Iterator[tuple[str, Array, Array]]:
-    for tap, teacher_tap in zip(taps, teacher_taps or taps, strict=True):
-        yield tap, *_pair(inputs, tap, teacher_tap)
-
-
-def _tap_problems(taps: tuple[str, ...], teacher_taps: tuple[str, ...]) -> list[str]:
-    problems = [] if taps else ["taps: needs one at least"]
-    if teacher_taps and len(teacher_taps) != len(taps):
-        problems.append(f"teacher_taps: {len(teacher_taps)} names for {len(taps)} taps; give as many, or none for the same")
-    if len(set(taps)) != len(taps):
-        problems.append(f"taps: {', '.join(taps)} names one twice")
-    return problems
-
-
-def _key_of(tap: str) -> str:
-    """A tap's name as a parameter's: checkpoints write a dot between the levels of a tree."""
-    return tap.replace(".", "_")
+def _mean_square(student: Array, teacher: Array) -> Array:
+    """Mean squared difference over positions and channels [b], on the student's grid."""
+    return jnp.mean(jnp.square(student - at_grid(teacher, student.shape[1:3])), axis=(1, 2, 3))
