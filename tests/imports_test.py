@@ -24,18 +24,21 @@ ROOMS = {
     "training": _ROOMS - {"training"},
     "config": _ROOMS,
     "build": _ROOMS | {"config"},
-    "scoring": _ROOMS | {"config", "build"},  # what two doors share: they sit between build and the doors
+    "opened": _ROOMS | {"config", "build"},
+    "prediction": {"core", "data"},  # what predicting has beside the model: pictures, detectors, smoothing, drawing
+    "predictor": _ROOMS | {"config", "build", "opened", "prediction"},
+    "scoring": _ROOMS | {"config", "build", "opened"},  # what two doors share: they sit between build and the doors
     "starting": _ROOMS | {"config", "build"},
     "stages": _ROOMS | {"config", "build", "starting"},
     "robustness": _ROOMS | {"config", "build", "scoring"},
     "ablation": _ROOMS | {"config", "build", "scoring", "starting", "stages", "robustness", "benchmarks"},
     "experiment": _ROOMS | {"config", "build", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
-    "benchmarks": _ROOMS | {"config", "build", "starting", "stages"},
+    "benchmarks": _ROOMS | {"config", "build", "opened", "starting", "stages"},
     "data_builders": {"core"},
     "configs": {"core"},
     "lmkd": set(),  # lmkd/__init__.py
 }
-DOORS = {"main", "evaluate", "prepare", "benchmark", "cli"}
+DOORS = {"main", "evaluate", "prepare", "benchmark", "export", "predict", "demo", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 NEVER = {"tensorflow", "torch", "keras"}  # the core needs neither; an optional one is imported inside a function
