@@ -43,7 +43,7 @@ def test_the_table_stands_in_the_terminal_in_markdown_and_in_the_report(compared
     table = (workdir / "ablation.md").read_text()
     assert "| plain" in table and "everything, pruned from W32" in printed
     report = (workdir / "report.html").read_text()
-    assert '<section id="ablation">' in report and "everything, pruned from W32" in report
+    assert '<section id="comparison">' in report and "everything, pruned from W32" in report
     assert "data:image/jpeg" not in report
 
 

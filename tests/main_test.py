@@ -1,21 +1,19 @@
-"""The doors in processes of their own: the whole way from config to report, and clear messages with exit statuses."""
+"""The doors in processes of their own: the whole way from config to report, and clear messages with exit statuses.
+
+One plain student here: ablation_test.py has the teachers and those they teach, smoke_test.py the other experiments.
+"""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from doors import door
 
-from lmkd.configs import common
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 
-EXPERIMENTS = sorted(
-    p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in ("__init__", "common", "method", "systems")
-)
-SLOW = pytest.mark.skipif(not os.environ.get("LMKD_SLOW_TESTS"), reason="takes minutes: LMKD_SLOW_TESTS=1 runs it")
+CONFIG = "configs/quickstart.py:plain,smoke"
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +23,11 @@ def data_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data_dir) -> tuple[Path, subprocess.CompletedProcess]:
-    """The quickstart in its smoke form: (workdir, the finished process)."""
+    """The quickstart's student in its smoke form: (workdir, the finished process)."""
     folder = tmp_path_factory.mktemp("run")
-    done = door("main", "--config=configs/quickstart.py:smoke", f"--data_dir={data_dir}", cwd=folder)
+    done = door("main", f"--config={CONFIG}", f"--data_dir={data_dir}", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return folder / "runs" / "quickstart_smoke", done
+    return folder / "runs" / "quickstart_plain_smoke", done
 
 
 def test_one_command_trains_scores_and_reports(trained):
@@ -47,16 +45,14 @@ def test_one_command_trains_scores_and_reports(trained):
 def test_a_second_run_reuses_everything(trained, data_dir):
     workdir, _ = trained
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
-    again = door("main", "--config=configs/quickstart.py:smoke", f"--data_dir={data_dir}", cwd=workdir.parents[1])
+    again = door("main", f"--config={CONFIG}", f"--data_dir={data_dir}", cwd=workdir.parents[1])
     assert again.returncode == 0 and "finished, skipped" in again.stdout and "nothing changed" in again.stdout
     after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and p != workdir / "config.json"}
     assert {p: before[p] for p in after} == after
 
 
 def test_a_changed_config_is_refused_with_what_changed(trained, data_dir):
-    done = door(
-        "main", "--config=configs/quickstart.py:smoke", "--config.seed=5", f"--data_dir={data_dir}", cwd=trained[0].parents[1]
-    )
+    done = door("main", f"--config={CONFIG}", "--config.seed=5", f"--data_dir={data_dir}", cwd=trained[0].parents[1])
     assert done.returncode == 2 and "seed: 0 -> 5" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -99,19 +95,6 @@ def test_a_wrong_suite_is_told_before_a_model_is_loaded(arguments, part, tmp_pat
     assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
 
 
-# The quickstart and the ablation are tested apart. The others compile for minutes and differ from these in what
-# stages_test.py traces: they run where somebody asks for slow tests.
-QUICK = ("compact",)
-SMOKE = [e if e in QUICK else pytest.param(e, marks=SLOW) for e in EXPERIMENTS if e not in ("quickstart", "ablation")]
-
-
-@pytest.mark.parametrize("name", SMOKE)
-def test_every_config_runs_in_its_smoke_form(name, data_dir, tmp_path):
-    done = door("main", f"--config=configs/{name}.py:smoke", f"--data_dir={data_dir}", "--no_faces", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / f"{name}_smoke" / "report.html").is_file()
-
-
 @pytest.mark.parametrize(
     "arguments,parts",
     [
@@ -140,7 +123,7 @@ def test_what_is_wrong_is_told_in_one_clear_message(arguments, parts, tmp_path):
 
 def test_a_missing_split_or_normaliser_is_told_before_training(trained, data_dir, tmp_path):
     done = door(
-        "main", "--config=configs/quickstart.py:smoke", "--config.evaluation.normaliser=inter_occular",
+        "main", f"--config={CONFIG}", "--config.evaluation.normaliser=inter_occular",
         "--config.data.test=('synthetic_faces/tiny_68:tset',)", f"--data_dir={data_dir}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -158,7 +141,7 @@ def test_a_damaged_image_is_one_clear_message_or_counted(data_dir, tmp_path, mon
 
     monkeypatch.setattr(drawing, "_draw_record", damaged)
     preparation.prepare("synthetic_faces", config_name="tiny_68", data_dir=str(tmp_path / "tfds"), progress=False)
-    command = ["main", "--config=configs/quickstart.py:plain,smoke", f"--data_dir={tmp_path / 'tfds'}", "--no_faces"]
+    command = ["main", f"--config={CONFIG}", f"--data_dir={tmp_path / 'tfds'}", "--no_faces"]
     done = door(*command, cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "the image cannot be decoded" in done.stderr and "on_unreadable='skip'" in done.stderr

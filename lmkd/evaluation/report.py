@@ -32,7 +32,7 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
 def _page(content: ReportContent) -> list[Html]:
     sections = {
         "Scores": tables.scores(content.results),
-        "Ablation": comparison_tables.section(content.comparisons),
+        "Comparison": comparison_tables.section(content.comparisons),
         "By subset and group": tables.breakdown(content.results),
         "Curves": _curves(content),
         "Errors by point": _points(content.results),

@@ -316,9 +316,9 @@ def test_the_report_has_the_section_and_escapes_names(tmp_path):
 
 
 def test_no_comparison_no_section_and_no_front_unless_asked(tmp_path):
-    assert 'id="ablation"' not in make_page(tmp_path)
+    assert 'id="comparison"' not in make_page(tmp_path)
     text = make_page(tmp_path, make_comparison(fronts=False))
-    assert 'id="ablation"' in text and "Mean NME against" not in text
+    assert 'id="comparison"' in text and "Mean NME against" not in text
 
 
 def test_every_one_of_many_curves_looks_different():
