@@ -53,7 +53,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
 
 def _within_an_hour(config: ConfigDict) -> None:
-    """Gives the quickstart, which has ten minutes, the depth that students have elsewhere, and teachers that are trained longer."""
+    """Gives the quickstart, which has ten minutes, the depth that networks have elsewhere, and longer training of teachers."""
     for name, s in config.stage.items():
         s.model.backbone_options.modules = (1, 2, 1)
         if name.startswith("teacher"):
