@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Tests compile far longer than they compute: without LLVM's costly passes a tiny network takes a third less of a core's time.
+QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 
 def door(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     """Runs a door on one CPU device, away from the checkout, without real data sets."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "LMKD_REAL_DATA")}
+    environment = {k: v for k, v in os.environ.items() if k != "LMKD_REAL_DATA"}
+    environment["XLA_FLAGS"] = QUICK_COMPILATION
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-m", f"lmkd.{name}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)

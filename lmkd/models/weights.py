@@ -5,7 +5,8 @@
     variables = convert(state, variables, published_names(backbone), backbone_only=True)  # the head keeps its values
 
 Which tensor goes where stands beside each backbone as `PUBLISHED_NAMES`, in the words of `lmkd.models.published`: a new
-backbone brings its table along, nothing changes here. The heads' names are those of the HRNet landmark codes.
+backbone brings its table along, nothing changes here. The heads' names are those of the HRNet landmark codes. A grey network
+takes an RGB one's weights, its first layer's summed over the colours.
 """
 
 import importlib
@@ -136,6 +137,8 @@ def _value(source: Rule, state, needed: tuple[int, ...]) -> tuple[np.ndarray | N
         value = np.ascontiguousarray(source.transform(*tensors), np.float32)
     except ValueError as error:
         return None, f"misshapen: {given}: {error}"
+    if value.ndim == 4 and value.shape[2] == 3 and needed == (*value.shape[:2], 1, value.shape[3]):
+        value = value.sum(axis=2, keepdims=True)  # a grey network's first layer: what an RGB one makes of three equal channels
     if value.shape == needed:
         return value, ""
     if source.transform is kernel:  # told in PyTorch's order

@@ -56,6 +56,15 @@ def test_every_variable_is_filled_and_transposed(w18, published):
     np.testing.assert_array_equal(fused["var"], variance)
 
 
+def test_a_grey_network_starts_from_rgb_weights(w18, published):
+    grey = jax.tree.map(lambda leaf: leaf, w18)
+    grey["params"]["backbone"]["stem"]["conv1"]["conv"]["kernel"] = jax.ShapeDtypeStruct((3, 3, 1, 64), jnp.float32)
+    published["conv1.weight"] = conv = np.arange(64 * 27, dtype=np.float32).reshape(64, 3, 3, 3)
+    kernel = weights.convert(published, grey, PUBLISHED_NAMES)["params"]["backbone"]["stem"]["conv1"]["conv"]["kernel"]
+    assert kernel.shape == (3, 3, 1, 64)
+    assert kernel[2, 1, 0, 5] == conv[5, 0, 2, 1] + conv[5, 1, 2, 1] + conv[5, 2, 2, 1]
+
+
 def test_every_problem_is_reported_at_once(w18, published):
     del published["layer1.0.conv1.weight"], published["stage3.2.branches.1.0.bn1.running_var"]
     published["head.3.weight"] = np.zeros((68, 270, 1, 1))
