@@ -9,7 +9,6 @@ from doors import QUICK_COMPILATION
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FLAGS = (os.environ.get("XLA_FLAGS", ""), QUICK_COMPILATION, "--xla_force_host_platform_device_count=2")
 os.environ["XLA_FLAGS"] = " ".join(_FLAGS).strip()
-)
 # Processes that tests start inherit the cache; nothing else of the settings below.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmkd" / "jax_tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
