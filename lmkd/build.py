@@ -49,6 +49,17 @@ class Loaded(NamedTuple):
         """Side of its input."""
         return image_px(self.stage, self.config)
 
+    @property
+    def step(self) -> int | None:
+        """The training step, None where unknown."""
+        return int(self.folder.name) if self.folder.name.isdigit() else self.meta.get("exported", {}).get("step")
+
+    def in_float32(self) -> "Loaded":
+        """The same network with float32 as its compute type, whatever the machine's is."""
+        config = self.config.copy_and_resolve_references()
+        config.runtime.dtype = "float32"
+        return self._replace(model=model(self.stage, config, self.scheme), config=config)
+
 
 def prepare_device(config: ConfigDict) -> None:
     """Switches the persistent compilation cache on, as the config says."""
@@ -242,7 +253,7 @@ def versions() -> dict[str, str]:
 
 
 def load(path: str | Path, which: str = "best") -> Loaded:
-    """Loads a trained landmarker from a workdir, a stage's folder or a step's folder; nothing else is needed."""
+    """Loads a trained landmarker from a workdir, a stage's folder or a step's folder, which an Orbax export is too."""
     folder = checkpoints.find_step(Path(path), which)
     variables, kept = checkpoints.load(folder)
     if kept.get("format") != META_FORMAT:
@@ -250,7 +261,8 @@ def load(path: str | Path, which: str = "best") -> Loaded:
     config = configs.completed(configs.from_json(json.dumps(kept["config"])))
     scheme = schemes.from_json(json.dumps(kept["scheme"]))
     net = model(config.stage[kept["stage"]], config, scheme)
-    return Loaded(net, variables, scheme, config, kept, folder, checkpoints.label(folder))
+    label = kept.get("exported", {}).get("label") or checkpoints.label(folder)
+    return Loaded(net, variables, scheme, config, kept, folder, label)
 
 
 def training_data(loaded: Loaded) -> tuple[reading.Provenance, ...]:

@@ -1,11 +1,13 @@
-"""Scores a trained landmarker on prepared splits: NME, failure rate, AUC, by subset and group, one row a face.
+"""Scores trained models on prepared splits: NME, failure rate, AUC, by subset and group, one row a face.
 
     python -m lmkd.evaluate --model=runs/faces68 [--which=best|latest] [--data=the300w:common ...] [--crop=rectangle]
                             [--normaliser=inter_pupil] [--noflip_test] [--suite=robustness [--limit=N]] [--output=DIR]
+    python -m lmkd.evaluate --model=runs/faces68 --model=out/tflite_int8 --model=out/onnx/model.onnx    # side by side
 
-Without --data it scores the test splits of the model's own config. A model of 98 points is scored on a 68-point set by the
-points that the two share. With --output it writes `faces_*.csv`, `results.json` and `report.html` there. --suite=robustness
-scores under corruptions and attack besides (docs/robustness.md), over the first --limit faces, into `robustness.json`.
+A model is a checkpoint or an exported file. Without --data it is scored on the test splits of its own config. A model of 98
+points is scored on a 68-point set by the points that the two share. With --output it writes `faces_*.csv`, `results.json` and
+`report.html` there. --suite=robustness scores under corruptions and attack besides (docs/robustness.md), over the first --limit
+faces, into `robustness.json`.
 """
 
 import itertools
@@ -18,7 +20,7 @@ from absl import flags
 
 from lmkd import cli
 
-_MODEL = flags.DEFINE_string("model", "", "A workdir, a stage's folder or one step's folder.")
+_MODEL = flags.DEFINE_multi_string("model", [], "A workdir, a stage's or one step's folder, an exported file; several times.")
 _WHICH = flags.DEFINE_string("which", "best", "best or latest checkpoint.")
 _DATA = flags.DEFINE_multi_string("data", [], "Split NAME[/CONFIG]:SPLIT; may be given several times.")
 _CROP = flags.DEFINE_multi_string("crop", [], "Crop protocol, landmarks or rectangle; may be given several times.")
@@ -38,7 +40,7 @@ SUITES = ("robustness",)
 
 def main() -> None:
     """The door's one call."""
-    from lmkd import build, scoring
+    from lmkd import build, opened
     from lmkd.core.errors import UserError, unknown
     from lmkd.data.transforms import CROP_PROTOCOLS
     from lmkd.evaluation.tables import summary_text
@@ -50,66 +52,77 @@ def main() -> None:
         raise unknown("suite", _SUITE.value, SUITES, "--suite")
     if _LIMIT.value and not _SUITE.value:
         raise UserError("--limit is of a suite's faces: give --suite=robustness with it")
-    loaded = build.load(_MODEL.value, _WHICH.value)
-    config = loaded.config
+    for crop in _CROP.value:
+        if crop not in CROP_PROTOCOLS:
+            raise unknown("crop protocol", crop, CROP_PROTOCOLS, "--crop")
+    models = [opened.open_model(path, _WHICH.value, flip_test=_FLIP_TEST.value) for path in _MODEL.value]
+    if _SUITE.value and any(m.loaded is None for m in models):
+        raise UserError("--suite=robustness attacks the network itself, so it needs checkpoints, not exported files")
+    models = [m._replace(config=_settings(m.config)) for m in models]
+    build.prepare_device(models[0].config)
+    scored = [found for model in models for found in _scored(model)]
+    print(summary_text([s.result for s in scored]))
+    robust = [found for model in models for found in _robustness(model)] if _SUITE.value else []
+    if _OUTPUT.value:
+        _write(Path(_OUTPUT.value), models, scored, robust)
+
+
+def _settings(config):
+    """A model's own config with what the flags say otherwise."""
     config.data.data_dir = _DATA_DIR.value or config.data.data_dir
     config.scheme = ""  # every set in its own scheme: points that the model lacks cannot be scored anyway
+    config.data.test = tuple(_DATA.value) or config.data.test
+    config.data.test_crops = tuple(_CROP.value) or config.data.test_crops
     config.evaluation.flip_test = config.evaluation.flip_test if _FLIP_TEST.value is None else _FLIP_TEST.value
     config.evaluation.normaliser = _NORMALISER.value or config.evaluation.normaliser
     config.evaluation.batch_size = _BATCH.value or config.evaluation.batch_size
-    crops = _CROP.value or list(config.data.test_crops)
-    for crop in crops:
-        if crop not in CROP_PROTOCOLS:
-            raise unknown("crop protocol", crop, CROP_PROTOCOLS, "--crop")
-    build.prepare_device(config)
-    references = _DATA.value or config.data.test
-    scored = [
-        scoring.score_split(
-            loaded,
-            config,
-            reference,
-            crop=crop,
-            checkpoint=loaded.label,
-            provenance=f"trained on {scoring.trained_on(build.training_data(loaded))}",
-            pictures=bool(_OUTPUT.value) and _FACES.value,
-        )
-        for reference in references
-        for crop in crops
+    return config
+
+
+def _scored(model) -> list:
+    from lmkd import scoring
+
+    trained = f"trained on {scoring.trained_on(model.training_data)}"
+    pictures = bool(_OUTPUT.value) and _FACES.value
+    return [
+        scoring.score_split(model, model.config, reference, crop=crop, provenance=trained, pictures=pictures)
+        for reference, crop in itertools.product(model.config.data.test, model.config.data.test_crops)
     ]
-    print(summary_text([s.result for s in scored]))
-    robust = _robustness(loaded, config, references, crops) if _SUITE.value else []
-    if _OUTPUT.value:
-        _write(Path(_OUTPUT.value), loaded, config, scored, robust)
 
 
-def _robustness(loaded, config, references, crops) -> list:
+def _robustness(model) -> list:
     from lmkd import robustness
     from lmkd.evaluation.robustness import text
 
     found = []
-    for reference, crop in itertools.product(references, crops):
+    for reference, crop in itertools.product(model.config.data.test, model.config.data.test_crops):
         limit = _LIMIT.value or None
         found.append(
             robustness.run(
-                loaded, config, reference, crop=crop, limit=limit, progress=lambda line: print(line, file=sys.stderr)
+                model.loaded,
+                model.config,
+                reference,
+                crop=crop,
+                limit=limit,
+                progress=lambda line: print(line, file=sys.stderr),
             )
         )
         print(f"\n{text(found[-1])}")
     return found
 
 
-def _write(folder: Path, loaded, config, scored, robust) -> None:
+def _write(folder: Path, models, scored, robust) -> None:
     from lmkd import build, scoring
     from lmkd import config as configs
     from lmkd.evaluation import report, robustness
     from lmkd.evaluation.content import ReportContent, headline
     from lmkd.evaluation.files import whole_file
-    from lmkd.models import cost
 
     folder.mkdir(parents=True, exist_ok=True)
-    results = [s.result for s in scored]
+    results, config = [s.result for s in scored], models[0].config
     for r in results:
-        scoring.write_faces(folder, f"{r.name}_{r.crop_protocol}", r)
+        which = f"_{r.checkpoint}" if len(models) > 1 else ""
+        scoring.write_faces(folder, f"{r.name}_{r.crop_protocol}{which}", r)
     with whole_file(folder / "results.json") as file:
         file.write(json.dumps(scoring.numbers(results), indent=1))
     if robust:
@@ -117,22 +130,32 @@ def _write(folder: Path, loaded, config, scored, robust) -> None:
             file.write(json.dumps([robustness.to_dict(r) for r in robust], indent=1))
     first = headline(results)
     used = [p for r in results for p in build.records(config, (r.name,)).provenance]
+    trained_on = [p for model in models for p in model.training_data]
     content = ReportContent(
-        title=f"lmkd: {loaded.folder}",
+        title=f"lmkd: {', '.join(model.name for model in models)}",
         command=shlex.join(["python", "-m", "lmkd.evaluate", *sys.argv[1:]]),
         results=results,
         history=[],
         faces=next((s.pictures for s in scored if s.result is first), []) if _FACES.value else None,
-        cost=cost.table(cost.count(loaded.model, loaded.image_px)),
+        cost="\n\n".join(map(_cost, models)),
         config_json=configs.to_json(config),
         versions=build.versions(),
-        datasets=scoring.datasets((*build.training_data(loaded), *dict.fromkeys(used))),
+        datasets=scoring.datasets(tuple(dict.fromkeys([*trained_on, *used]))),
         notices=scoring.notices(scored),
         robustness=robust,
         quoted=config.evaluation.quoted,
     )
     report.write_report(folder / "report.html", content)
     print(f"\nreport: {(folder / 'report.html').absolute()}")
+
+
+def _cost(model) -> str:
+    from lmkd.exporters import card
+    from lmkd.models import cost
+
+    if model.loaded is None:
+        return f"{model.name}\n{model.format}, {card.size_bytes(Path(model.name)) / 1e6:.2f} MB"
+    return f"{model.name}\n{cost.table(cost.count(model.loaded.model, model.image_px))}"
 
 
 def console() -> None:

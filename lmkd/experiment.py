@@ -27,6 +27,7 @@ from lmkd.evaluation.faces import FacePicture
 from lmkd.evaluation.files import whole_file
 from lmkd.evaluation.tables import summary_text
 from lmkd.models import cost
+from lmkd.opened import of_checkpoint
 from lmkd.training import checkpoints, loop
 from lmkd.training.logs import read_metrics
 
@@ -159,12 +160,12 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
 
 
 def _score_checkpoint(config, stage: str, label: str, folder: Path, text: str, workdir: Path, *, pictures: bool):
-    loaded = build.load(folder)
+    opened = of_checkpoint(build.load(folder), flip_test=config.evaluation.flip_test)
     scored: list[scoring.Scored] = []
     for reference in config.data.test:
         for crop in config.data.test_crops:
             found = scoring.score_split(
-                loaded,
+                opened,
                 config,
                 reference,
                 crop=crop,

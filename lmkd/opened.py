@@ -1,22 +1,36 @@
 """Any trained model, ready to run: a checkpoint or an exported file behind one call.
 
     opened = open_model("runs/quickstart")          # a workdir, a stage's folder or one step's folder
+    opened = open_model("out/onnx/model.onnx")      # an exported file, or its folder
     reading = opened.run(crops)                     # uint8 [b, S, S, 3] -> heatmaps, landmarks_px, confidence, as NumPy arrays
 
 Whoever scores, predicts or measures a model takes an `Opened` and does not ask what runs it.
 """
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from lmkd import build
+from lmkd import config as configs
+from lmkd.core import schemes
+from lmkd.core.errors import UserError
 from lmkd.core.schemes import Scheme
+from lmkd.data.reading import Provenance
+from lmkd.exporters import card as cards
+from lmkd.exporters import formats
 from lmkd.models import landmarker
 from lmkd.models.readout import Reading
+from lmkd.training import parallel
+
+CHECKPOINT = "checkpoint"
+ORBAX = "orbax"  # the one exported format that `build.load` reads: a checkpoint's step folder
 
 
 class Opened(NamedTuple):
@@ -29,6 +43,13 @@ class Opened(NamedTuple):
       image_px: S, side of a crop.
       crop_scale: the crop's side, in longer sides of the face's box.
       name: what a person calls it: its folder or file.
+      flip_test: whether `run` averages a crop with its mirror.
+      format: "checkpoint", or the name of the export format.
+      label: which one it is, for reports: "best", "last", "step 100"; of an exported file with the format before it.
+      step: the training step, None where unknown.
+      training_data: what it was trained on.
+      config: of the experiment that trained it; the scores' protocol among others. None where nothing is known.
+      loaded: the network and its variables, of a checkpoint; None of an exported file.
     """
 
     run: Callable[[np.ndarray], Reading]
@@ -36,33 +57,103 @@ class Opened(NamedTuple):
     image_px: int
     crop_scale: float
     name: str
+    flip_test: bool = False
+    format: str = CHECKPOINT
+    label: str = ""
+    step: int | None = None
+    training_data: tuple[Provenance, ...] = ()
+    config: ConfigDict | None = None
+    loaded: build.Loaded | None = None
 
 
 def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None = None) -> Opened:
     """Opens a model.
 
     Args:
-      path: a workdir, a stage's folder or one step's folder.
-      which: "best" or "latest" checkpoint.
-      flip_test: average with the mirrored crop; None does as the model's config says.
+      path: a workdir, a stage's folder, one step's folder, an exported file or its folder.
+      which: "best" or "latest" checkpoint; an exported file is what it is.
+      flip_test: average with the mirrored crop; None does as the model's config says, or as the file was exported.
 
     Raises:
-      UserError: there is no such model, or it cannot be read.
+      UserError: there is no such model, it cannot be read, its card is missing or is another file's, its runtime is not
+        installed, or it was exported without the flip test that is asked for (or with it).
     """
-    loaded = build.load(path, which)
+    exported = _exported(Path(path))
+    if exported is None:
+        return of_checkpoint(build.load(path, which), flip_test=flip_test)
+    card, file = cards.read(exported)
+    if card["format"] == ORBAX:
+        return of_checkpoint(build.load(file), flip_test=flip_test)
+    return _of_file(card, file, flip_test)
+
+
+def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Opened:
+    """Returns a loaded checkpoint as a model that runs on this host's devices, faces shared out among them."""
     config = loaded.config
-    flips = config.evaluation.flip_test if flip_test is None else flip_test
+    flips = bool(config.evaluation.flip_test if flip_test is None else flip_test)
     flip = tuple(loaded.scheme.flip) if flips else None
     predict = jax.jit(lambda variables, crops: landmarker.predict(loaded.model, variables, crops, flip_permutation=flip))
-    variables = jax.device_put(loaded.variables)
+    variables, share = parallel.on_this_host(loaded.variables)
 
     def run(crops: np.ndarray) -> Reading:
         # Padded to a power of two, so that a few programs serve every number of faces.
         count = len(crops)
-        padded = np.concatenate([crops, np.zeros((_next_power(count) - count, *crops.shape[1:]), np.uint8)])
-        return Reading(*(np.asarray(x)[:count] for x in predict(variables, padded)))
+        size = max(_next_power(count), jax.local_device_count())
+        padded = np.concatenate([crops, np.zeros((size - count, *crops.shape[1:]), np.uint8)])
+        return Reading(*(np.asarray(x)[:count] for x in predict(variables, share(padded))))
 
-    return Opened(run, loaded.scheme, loaded.image_px, float(config.data.crop_scale), str(loaded.folder))
+    return Opened(
+        run,
+        loaded.scheme,
+        loaded.image_px,
+        float(config.data.crop_scale),
+        str(loaded.folder),
+        flip_test=flips,
+        label=loaded.label,
+        step=loaded.step,
+        training_data=build.training_data(loaded),
+        config=config,
+        loaded=loaded,
+    )
+
+
+def cores() -> int:
+    """Processor cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _exported(path: Path) -> Path | None:
+    """The exported file, or the folder of one, that a path means; None where it is no export."""
+    if path.is_file() or cards.find(path):
+        return path
+    inside = sorted(p.parent for p in path.glob(f"*/{cards.NAME}"))
+    if len(inside) > 1:
+        raise UserError(f"{path} holds several exported models ({', '.join(p.name for p in inside)}): name one, {inside[0]}")
+    return inside[0] if inside else None
+
+
+def _of_file(card: dict[str, Any], file: Path, flip_test: bool | None) -> Opened:
+    flips = bool(card["flip_test"])
+    if flip_test is not None and flip_test != flips:
+        raise UserError(
+            f"{file} was exported {'with' if flips else 'without'} the flip test, and nothing outside the file can change "
+            f"that: export it again with --{'no' if flips else ''}flip_test"
+        )
+    form = formats.find(card["format"], str(file))
+    checkpoint: dict[str, Any] = card["checkpoint"]
+    return Opened(
+        formats.module(form).runner(file, cores()),
+        schemes.from_json(json.dumps(card["scheme"])),
+        int(card["image_px"]),
+        float(card["crop"]["scale"]),
+        str(file),
+        flip_test=flips,
+        format=card["format"],
+        label=f"{card['format']} of {checkpoint['label']}",
+        step=checkpoint["step"],
+        training_data=tuple(Provenance(**p) for p in card.get("training_data", ())),
+        config=configs.completed(configs.from_json(json.dumps(card["config"]))),
+    )
 
 
 def _next_power(count: int) -> int:

@@ -7,6 +7,7 @@ Corruptions are scored as the config scores clean faces (flip test, batch, norma
 network alone, without flip test, by another one.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -122,7 +123,8 @@ class _Passes:
 
     def corrupted(self, corruption: Corruption | None) -> rows.FaceRows:
         where = (self._config, self._source, self._unreadable)
-        return scoring.face_rows(self._predict, self._variables, self._scheme, *where, **self._cut, corruption=corruption)
+        predict_batch = functools.partial(self._predict, self._variables)
+        return scoring.face_rows(predict_batch, self._scheme, *where, **self._cut, corruption=corruption)
 
     def attacked(self, epsilon: float, steps: int) -> rows.FaceRows:
         # Without a ball to search, one look at the clean face is enough.

@@ -1,5 +1,9 @@
-"""Scores a landmarker on prepared splits: what `lmkd.main` and `lmkd.evaluate` have in common."""
+"""Scores any model on prepared splits: what `lmkd.main` and `lmkd.evaluate` have in common.
 
+scored = score_split(open_model("out/tflite_int8"), config, "the300w:common", crop="landmarks", provenance="...")
+"""
+
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +20,7 @@ from lmkd.data.corruptions import Corruption
 from lmkd.evaluation import evaluator, faces, rows, scores
 from lmkd.evaluation.content import DatasetProvenance, Result
 from lmkd.models.landmarker import Landmarker
-from lmkd.training import parallel
+from lmkd.opened import Opened
 
 
 class Scored(NamedTuple):
@@ -28,32 +32,34 @@ class Scored(NamedTuple):
 
 
 def score_split(
-    loaded: build.Loaded,
+    opened: Opened,
     config: ConfigDict,
     reference: str,
     *,
     crop: str,
-    checkpoint: str,
     provenance: str,
+    checkpoint: str = "",
     pictures: bool = False,
 ) -> Scored:
     """Scores one split under one crop protocol.
 
     Args:
-      loaded: the landmarker; where the split is in a scheme that its own contains, or the other way round, the points that
-        both have are scored.
-      config: for the crop, the batch, flip test, normaliser and thresholds.
+      opened: the model; where the split is in a scheme that its own contains, or the other way round, the points that both
+        have are scored.
+      config: for the crop, the batch, normaliser and thresholds.
       reference: NAME[/CONFIG]:SPLIT.
-      checkpoint: "best", "last", ... for the report.
       provenance: what the network was trained on, for the report.
+      checkpoint: "best", "last", ... for the report; the model's own label by default.
       pictures: also cuts out the best, median and worst faces.
     """
-    source, scheme = records(loaded, config, reference), loaded.scheme
+    source, scheme, side = records(opened, config, reference), opened.scheme, opened.image_px
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
-    predict = build.predictor(loaded.model, scheme, flip_test=config.evaluation.flip_test)
-    found = face_rows(
-        predict, parallel.replicate(loaded.variables), scheme, config, source, unreadable, crop=crop, image_px=loaded.image_px
-    )
+
+    def predict_batch(batch: evaluator.Batch) -> tuple[Any, Any]:
+        _, landmarks_px, confidence = opened.run(batch["image"])
+        return landmarks_px, confidence
+
+    found = face_rows(predict_batch, scheme, config, source, unreadable, crop=crop, image_px=side)
     scored = scores.score(
         found,
         source.scheme,
@@ -63,7 +69,7 @@ def score_split(
     )
     result = Result(
         name=reference,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint or opened.label,
         crop_protocol=f"{crop} x {config.data.crop_scale:g}",
         normaliser=scored.normaliser,
         scores=scored,
@@ -71,18 +77,18 @@ def score_split(
         scheme=source.scheme,
         flags=source.flags,
         provenance=provenance,
-        flip_test=bool(config.evaluation.flip_test),
-        step=int(loaded.folder.name) if loaded.folder.name.isdigit() else None,
+        flip_test=opened.flip_test,
+        step=opened.step,
     )
-    shown = _pictures(config, source, unreadable, result, crop, loaded.image_px) if pictures else []
+    shown = _pictures(config, source, unreadable, result, crop, side) if pictures else []
     return Scored(result, shown, unreadable.keys())
 
 
-def records(loaded: build.Loaded, config: ConfigDict, reference: str) -> reading.Records:
-    """Opens a split to score a landmarker on; where the set has more points than the network, with those that it has."""
+def records(model: Opened | build.Loaded, config: ConfigDict, reference: str) -> reading.Records:
+    """Opens a split to score a model on; where the set has more points than the model, with those that it has."""
     source = build.records(config, (reference,))
-    if source.scheme.name != loaded.scheme.name and loaded.scheme.name in source.scheme.subsets:
-        return reading.InScheme(source, loaded.scheme.name)
+    if source.scheme.name != model.scheme.name and model.scheme.name in source.scheme.subsets:
+        return reading.InScheme(source, model.scheme.name)
     return source
 
 
@@ -124,7 +130,8 @@ def validator(config: ConfigDict) -> Any:
         unreadable = pipeline.Unreadable(config.data.on_unreadable)
 
         def nme_percent(variables: dict[str, Any]) -> float:
-            found = face_rows(predict, variables, scheme, config, source, unreadable, crop=config.data.crop, image_px=image_px)
+            predict_batch = functools.partial(predict, variables)
+            found = face_rows(predict_batch, scheme, config, source, unreadable, crop=config.data.crop, image_px=image_px)
             normaliser = config.evaluation.normaliser or None
             return float(100 * np.nanmean(rows.nme_per_face(found, source.scheme, normaliser)))
 
@@ -170,8 +177,7 @@ def notices(scored: Sequence[Scored]) -> list[str]:
 
 
 def face_rows(
-    predict: Any,
-    variables: dict[str, Any],
+    predict_batch: evaluator.PredictBatch,
     scheme: Scheme,
     config: ConfigDict,
     source: reading.Records,
@@ -181,11 +187,7 @@ def face_rows(
     image_px: int,
     corruption: Corruption | None = None,
 ) -> rows.FaceRows:
-    """Returns one row for each face of `source`, predicted by `predict` (of `build.predictor`, for points of `scheme`)."""
-
-    def predict_batch(batch):
-        return predict(variables, batch)
-
+    """Returns one row for each face of `source`, predicted by `predict_batch`, which gives points of `scheme`."""
     if source.scheme.name != scheme.name:
         predict_batch = evaluator.in_target_scheme(predict_batch, scheme, source.scheme.name)
     batches = build.evaluation_batches(config, source, unreadable, crop=crop, image_px=image_px, corruption=corruption)

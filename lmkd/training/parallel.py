@@ -43,3 +43,13 @@ def split_over_devices(batch: dict[str, Any], *, parts: int = 1) -> dict[str, np
 def joined(values: Any) -> Any:
     """Brings per-face arrays [devices, b, ...] back to NumPy [devices * b, ...]."""
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), values)
+
+
+def on_this_host(tree: Any) -> tuple[Any, Callable[[np.ndarray], Any]]:
+    """Puts a pytree on each of this host's devices; returns it, and a function that shares an array's rows out among them.
+
+    The number of rows must be a multiple of the number of devices. What `jax.jit` makes of the two is shared out alike.
+    """
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    everywhere, rows = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in ((), (AXIS,)))
+    return jax.device_put(tree, everywhere), lambda array: jax.device_put(array, rows)

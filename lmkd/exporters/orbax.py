@@ -1,0 +1,36 @@
+"""An inference-only Orbax checkpoint: parameters, batch statistics, config and landmark scheme, and nothing else of training.
+
+It has the layout of one step's folder: `--model`, `build.load` and `config.stage.X.teachers` take it like any checkpoint. Norms
+are as they were trained, not folded.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lmkd.exporters.formats import Format, Tolerance
+
+FILE = "."  # the folder itself
+FORMATS = {"orbax": Format(__name__, "", Tolerance(0.0, 0.0), "a checkpoint without training's state, float32")}
+
+
+def write_checkpoint(folder: Path, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Writes `model` and `meta` into `folder`, which exists.
+
+    Args:
+      folder: of the export.
+      variables: what predicts: "params" and "batch_stats".
+      meta: what the checkpoint says of itself, JSON values.
+    """
+    arrays = {part: _arrays(variables[part]) for part in variables if variables[part]}
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder.absolute() / "model", arrays)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+        writer.save(folder.absolute() / "meta", args=ocp.args.JsonSave(dict(meta)))
+
+
+def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _arrays(value) if isinstance(value, Mapping) else np.asarray(value) for name, value in tree.items()}
