@@ -91,7 +91,7 @@ def adversarial(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32",
     _take_teachers(s, *teachers)
     for name in teachers:
         s.terms[f"adversarial_{name}"] = common.term(
-            "adversarial.Adversarial", weight=weight, teachers=(name,), begin=warm_up, ramp=warm_up
+            "adversarial.Adversarial", weight=weight, teachers=(name,), begin=warm_up, ramp=warm_up, conditioned=False
         )
 
 
