@@ -25,18 +25,19 @@ ROOMS = {
     "config": _ROOMS,
     "build": _ROOMS | {"config"},
     "opened": _ROOMS | {"config", "build"},
-    "prediction": {"core", "data"},  # what predicting has beside the model: pictures, detectors, smoothing, drawing
+    "prediction": _MIDDLE | {"evaluation"},  # beside the model: pictures, detectors, drawing; evaluation's whole files
     "predictor": _ROOMS | {"config", "build", "opened", "prediction"},
     "scoring": _ROOMS | {"config", "build", "opened"},  # what two doors share: they sit between build and the doors
     "starting": _ROOMS | {"config", "build"},
     "stages": _ROOMS | {"config", "build", "starting"},
-    "robustness": _ROOMS | {"config", "build", "scoring"},
-    "ablation": _ROOMS | {"config", "build", "scoring", "starting", "stages", "robustness", "benchmarks"},
-    "experiment": _ROOMS | {"config", "build", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
+    "robustness": _ROOMS | {"config", "build", "opened", "scoring"},
+    "ablation": _ROOMS | {"config", "build", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
+    "experiment": _ROOMS
+    | {"config", "build", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
     "benchmarks": _ROOMS | {"config", "build", "opened", "starting", "stages"},
     "data_builders": {"core"},
     "configs": {"core"},
-    "lmkd": set(),  # lmkd/__init__.py
+    "lmkd": _ROOMS | {"config", "build", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
 }
 DOORS = {"main", "evaluate", "prepare", "benchmark", "export", "predict", "demo", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}
