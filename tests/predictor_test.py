@@ -32,6 +32,13 @@ def test_points_come_back_in_the_images_pixels(factor):
     assert found.landmarks_px.dtype == np.float64 and found.confidences.shape == (1, 2)
 
 
+def test_a_small_face_in_a_picture_longer_than_opencv_warps():
+    image = np.zeros((60, 40_000, 3), np.uint8)
+    image[:, 35_000:35_060] = blob(30, 30, size=(60, 60))
+    found = predictor()(image, [around(35_030, 30, 24.0)])
+    np.testing.assert_allclose(found.landmarks_px[0, 0], (35_030, 30), atol=0.1)
+
+
 def test_the_crop_is_the_one_that_training_used():
     face = small_faces.record(small_faces.POINTS)
     image = transforms.decode(face)

@@ -111,7 +111,9 @@ def _told(seen: Seen) -> str:
     if not seen.faces:
         return "no face found (--box says where one is, --detector=whole takes the picture for one)"
     cut = sum(outputs.cut_by_border(face, seen.width, seen.height) for face in seen.faces)
-    return f"{len(seen.faces)} face{'s' * (len(seen.faces) > 1)}" + (f", {cut} of them cut by the border" if cut else "")
+    if len(seen.faces) == 1:
+        return "1 face" + ", cut by the border" * cut
+    return f"{len(seen.faces)} faces" + (f", {cut} of them cut by the border" if cut else "")
 
 
 def _video(item: Input, job: Job, add: Add) -> str:

@@ -98,7 +98,7 @@ def test_no_face_and_a_cut_face_are_told(tmp_path):
     told = []
     files.predict(found, files.Job(predictor(), tmp_path / "out"), tell=told.append)
     files.predict(found, files.Job(predictor(), tmp_path / "out", boxes=[around(5, 100)]), tell=told.append)
-    assert "no face found (--box" in told[0] and told[1].endswith("1 face, 1 of them cut by the border")
+    assert "no face found (--box" in told[0] and told[1].endswith(": 1 face, cut by the border")
 
 
 def test_the_csv_has_a_line_a_face(tmp_path):
