@@ -19,36 +19,46 @@ def define_config_flag(default: str | None = None) -> None:
     config_flags.DEFINE_config_file("config", default, "configs/NAME.py[:smoke], a file of yours or a shipped one.")
 
 
-def run(main: Callable[[], None], *, needs_config: bool = False, argv: Sequence[str] | None = None) -> None:
-    """Parses the flags, calls `main`, and turns what goes wrong into one clear message and an exit status."""
+def run(
+    main: Callable[..., None], *, needs_config: bool = False, takes_words: bool = False, argv: Sequence[str] | None = None
+) -> None:
+    """Parses the flags, calls `main`, and turns what goes wrong into one clear message and an exit status.
+
+    A door that `takes_words` gets what is no flag, such as the files it works on, as `main`'s one argument, a list of text;
+    the others refuse it.
+    """
     argv = list(sys.argv if argv is None else argv)
     try:
-        _parse(argv, needs_config)
-        main()
+        words = _parse(argv, needs_config)
+        if takes_words:
+            main(words)
+        elif words:
+            raise UserError(f"unexpected argument {words[0]!r}; options are written --name=value (--help lists them)")
+        else:
+            main()
     except Interrupted as stopped:
         print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
-        print("stopped at once; the last checkpoint stands", file=sys.stderr)
+        print("stopped at once; what was finished before stands", file=sys.stderr)
         sys.exit(130)
     except (UserError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _parse(argv: list[str], needs_config: bool) -> None:
-    """Parses the flags; whatever ml_collections says of a wrong override becomes a `UserError`."""
+def _parse(argv: list[str], needs_config: bool) -> list[str]:
+    """Parses the flags, returns the words that are none; what ml_collections says of a wrong override becomes a `UserError`."""
     for n, word in enumerate(argv[:-1]):
         if word in ("--config", "-config"):  # "--config PATH" is "--config=PATH"
             argv[n : n + 2] = [f"--config={argv[n + 1]}"]
             break
     argv[:] = [_resolved(word) for word in argv]
     try:
-        left = flags.FLAGS(argv)
-        if len(left) > 1:
-            raise UserError(f"unexpected argument {left[1]!r}; options are written --name=value (--help lists them)")
+        words = flags.FLAGS(argv)[1:]
         if needs_config and flags.FLAGS.config is None:
             raise UserError("which experiment? --config=configs/quickstart.py, for one")
+        return words
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, UserError):
             raise

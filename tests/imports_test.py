@@ -25,7 +25,7 @@ ROOMS = {
     "config": _ROOMS,
     "build": _ROOMS | {"config"},
     "opened": _ROOMS | {"config", "build"},
-    "prediction": {"core", "data"},  # what predicting has beside the model: pictures, detectors, smoothing, drawing
+    "prediction": _MIDDLE | {"evaluation"},  # beside the model: pictures, detectors, drawing; evaluation's whole files
     "predictor": _ROOMS | {"config", "build", "opened", "prediction"},
     "scoring": _ROOMS | {"config", "build", "opened"},  # what two doors share: they sit between build and the doors
     "starting": _ROOMS | {"config", "build"},
@@ -39,7 +39,7 @@ ROOMS = {
     "exporting": _ROOMS | {"config", "build", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
     "data_builders": {"core"},
     "configs": {"core"},
-    "lmkd": set(),  # lmkd/__init__.py
+    "lmkd": _ROOMS | {"config", "build", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
 }
 DOORS = {"main", "evaluate", "prepare", "benchmark", "export", "predict", "demo", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}

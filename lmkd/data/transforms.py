@@ -19,6 +19,8 @@ from lmkd.data.smoothing import ShapeModel
 CROP_PROTOCOLS = ("landmarks", "rectangle")
 # Above this many image pixels a crop pixel, bilinear sampling would skip pixels: shrink by area first.
 SHRINK_ABOVE = 1.25
+# OpenCV's warps count source pixels in 16 bits.
+LONGEST_WARPED_PX = 32766
 
 
 class UnreadableImage(ValueError):
@@ -77,6 +79,8 @@ def warp(image: np.ndarray, crop_to_image: np.ndarray, size_px: int) -> np.ndarr
         fx, fy = small[0] / width, small[1] / height
         shrink = np.array([[fx, 0.0, 0.5 * fx - 0.5], [0.0, fy, 0.5 * fy - 0.5]])
         crop_to_image = geometry.compose(shrink, crop_to_image)
+    elif max(image.shape[:2]) > LONGEST_WARPED_PX:
+        image, crop_to_image = _cut(image, crop_to_image, size_px)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, crop_to_image, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_CONSTANT)
 

@@ -9,18 +9,19 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[IO[str]]:
-    """Opens a text file (UTF-8) that takes its name only when the block ends well; folders are made as needed.
+def whole_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives the path of an empty file, of the same suffix, that takes the name `path` only when the block ends well.
 
-    An error inside the block leaves an earlier file of that name as it was, and nothing half-written behind.
+    For writers that want a path of their own; folders are made as needed. An error inside the block leaves an earlier file
+    of that name as it was, and nothing half-written behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Same folder as the target: a rename is atomic within one file system only.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".tmp{path.suffix}")
+    os.close(descriptor)
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
+        yield Path(temporary)
         # mkstemp makes files that only the owner may read; give the mode that open() would have given.
         mask = os.umask(0)
         os.umask(mask)
@@ -30,3 +31,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[IO[str]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[IO[str]]:
+    """Opens a text file (UTF-8) that takes its name only when the block ends well, as `whole_path` says."""
+    with whole_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        yield file
