@@ -8,7 +8,6 @@ Whoever scores, predicts or measures a model takes an `Opened` and does not ask 
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,11 +116,6 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
     )
 
 
-def cores() -> int:
-    """Processor cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _exported(path: Path) -> Path | None:
     """The exported file, or the folder of one, that a path means; None where it is no export."""
     if path.is_file() or cards.find(path):
@@ -142,7 +136,7 @@ def _of_file(card: dict[str, Any], file: Path, flip_test: bool | None) -> Opened
     form = formats.find(card["format"], str(file))
     checkpoint: dict[str, Any] = card["checkpoint"]
     return Opened(
-        formats.module(form).runner(file, cores()),
+        formats.module(form).runner(file, formats.cores()),
         schemes.from_json(json.dumps(card["scheme"])),
         int(card["image_px"]),
         float(card["crop"]["scale"]),

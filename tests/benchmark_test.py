@@ -93,12 +93,12 @@ def test_stages_without_anything_to_measure_are_refused():
 
 def test_the_scheme_is_the_builders():
     config = configs.load("configs/wflw.py")
-    assert distillation_step._scheme(config).num_points == 98
+    assert distillation_step.declared_scheme(config).num_points == 98
     config.data.train = ("synthetic_faces/tiny_68:train",)
-    assert distillation_step._scheme(config).num_points == 68
+    assert distillation_step.declared_scheme(config).num_points == 68
     config.data.train = ("own_faces:train",)
     with pytest.raises(UserError, match="--config.scheme="):
-        distillation_step._scheme(config)
+        distillation_step.declared_scheme(config)
 
 
 def test_rounds_are_interleaved_and_begin_with_each_part_in_turn():

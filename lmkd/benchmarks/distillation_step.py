@@ -73,7 +73,7 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
 
 def drawn(config: ConfigDict, name: str) -> stages.Training:
     """Builds a stage with freshly drawn weights; a teacher that is another stage is drawn too, a path is loaded."""
-    scheme, part = _scheme(config), config.stage[name]
+    scheme, part = declared_scheme(config), config.stage[name]
     teachers = {}
     for teacher, place in sorted(part.teachers.items()):
         if place in config.stage:
@@ -164,7 +164,7 @@ def _chosen(config: ConfigDict, stage: str) -> str:
     return chosen
 
 
-def _scheme(config: ConfigDict) -> schemes.Scheme:
+def declared_scheme(config: ConfigDict) -> schemes.Scheme:
     """The scheme of the training faces, as their builder declares it: no prepared data are opened."""
     if config.scheme:
         return schemes.get(config.scheme)

@@ -5,6 +5,7 @@ module(form).write(graph, path, form.variant, crops)
 """
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,11 @@ def module(form: Format) -> ModuleType:
 def needs(package: str, what: str, error: ImportError) -> UserError:
     """Returns the error for a runtime or converter that is not installed."""
     return UserError(f"{what} needs {package}, which cannot be imported ({error}): pip install 'lmkd[export]'")
+
+
+def cores() -> int:
+    """Processor cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checked_path(path: Path) -> Path:
