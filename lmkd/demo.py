@@ -31,7 +31,12 @@ def main() -> None:
     predictors = {name: predictor.load(path, _WHICH.value, detector=_DETECTOR.value) for name, path in found.items()}
     built = page.build(predictors)
     _, url, _ = built.launch(
-        server_name="127.0.0.1", server_port=_PORT.value or None, share=False, quiet=True, prevent_thread_lock=True
+        server_name="127.0.0.1",
+        server_port=_PORT.value or None,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
     )
     print(f"models: {', '.join(predictors)}\npage: {url}   (Ctrl-C ends it)", flush=True)
     built.block_thread()

@@ -61,7 +61,7 @@ def build(predictors: Mapping[str, Predicts]) -> Any:
                 drawn = gradio.Image(label="Points", interactive=False, format="png", height=420)
                 told = gradio.Textbox(label="Found", interactive=False)
         changes = [given.change, model.change, whole.change]
-        gradio.on(changes, look, [given, model, whole], [drawn, told], api_name="look", show_progress="minimal")
+        gradio.on(changes, look, [given, model, whole], [drawn, told], api_name="look", trigger_mode="always_last")
     return page
 
 
