@@ -3,7 +3,7 @@
 #
 #   bash launch/test.sh [flags and paths of pytest]
 #
-# LMKD_REAL_DATA=DIR adds the tests on real faces; LMKD_SLOW_TESTS=1 adds the full installation of the wheel;
+# LMKD_REAL_DATA=DIR adds the tests on real faces; LMKD_SLOW_TESTS=1 adds the full installation of the wheel, the notebooks, ...;
 # LMKD_TEST_PROCESSES=N runs pytest in N processes (2).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=setup.sh

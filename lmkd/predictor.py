@@ -8,6 +8,7 @@ many = predictor.many(images)                           # several images, their 
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,6 +133,30 @@ def load(path: str | Path, which: str = "best", *, detector: str = "cascade", fl
     """
     model = opened.open_model(path, which, flip_test=flip_test)
     return Predictor(model, detectors.named(detector, crop_scale=model.crop_scale))
+
+
+def named_models(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """Returns the models that paths name, by short names: of a workdir every stage that is scored, else the path itself.
+
+    Names are the stages' or the files'; where that leaves two alike, the folder stands before them.
+    """
+    found: list[tuple[str, str, Path]] = []
+    for path in map(Path, paths):
+        kept = path / "config.json"
+        of_stages = [s for s in _scored_stages(kept) if (path / s / "checkpoints").is_dir()] if kept.is_file() else []
+        found += [(stage, f"{path.name}/{stage}", path / stage) for stage in of_stages]
+        if not of_stages:
+            found.append((path.name, f"{path.absolute().parent.name}/{path.name}", path))
+    for form in (0, 1):
+        names = [model[form] for model in found]
+        if len(set(names)) == len(names):
+            return dict(zip(names, (model[2] for model in found), strict=True))
+    return {str(path): path for *_, path in found}
+
+
+def _scored_stages(config: Path) -> list[str]:
+    kept = json.loads(config.read_text())
+    return [name for name in kept["stages"] if kept["stage"][name].get("scored", True)]
 
 
 def checked_boxes(boxes: Any, image: np.ndarray) -> np.ndarray:

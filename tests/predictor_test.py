@@ -1,8 +1,10 @@
 """Prediction on images: pixels there and back, the crop of training, batches, threads, and what is refused."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from lmkd import opened
 from lmkd.core.errors import UserError
 from lmkd.data import transforms
 from lmkd.prediction import detectors
-from lmkd.predictor import FACES_AT_ONCE, Predictor
+from lmkd.predictor import FACES_AT_ONCE, Predictor, named_models
 
 
 @pytest.mark.parametrize("factor", [1, 5])  # crops near the image's resolution, and shrunk by area
@@ -129,6 +131,21 @@ def test_load_names_model_and_detector(monkeypatch):
         lmkd.load("runs/x", detector="cascad")
     with pytest.raises(UserError, match=r"no_such\.onnx: there is no such file"):
         lmkd.load("runs/x", detector="no_such.onnx")
+
+
+def test_a_workdir_names_its_scored_stages(tmp_path):
+    stages = {"teacher": {"scored": True}, "pretext": {"scored": False}, "student": {"scored": True}, "later": {"scored": True}}
+    for workdir in ("one", "two"):
+        for stage in ("teacher", "pretext", "student"):
+            (tmp_path / workdir / stage / "checkpoints").mkdir(parents=True)
+        kept = json.dumps({"stages": list(stages), "stage": stages})
+        for place in (tmp_path / workdir, tmp_path / workdir / "student"):  # a stage's folder keeps the config, too
+            (place / "config.json").write_text(kept)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert named_models([one]) == {"teacher": one / "teacher", "student": one / "student"}
+    assert named_models([one / "student", "model.onnx"]) == {"student": one / "student", "model.onnx": Path("model.onnx")}
+    both = named_models([str(one), str(two / "student")])
+    assert list(both) == ["one/teacher", "one/student", "two/student"] and both["two/student"] == two / "student"
 
 
 def test_importing_lmkd_loads_nothing_heavy():

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from lmkd.core.errors import UserError, unknown
+from lmkd.distill.base import TermVariables
 from lmkd.training import state as states
 
 WHICH = ("best", "latest")
@@ -147,6 +149,17 @@ def load(step_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), shapes)
         variables = reader.restore(step_folder / "model", like)
     return dict(variables), load_meta(step_folder)
+
+
+def load_terms(step_folder: Path) -> dict[str, TermVariables]:
+    """Returns what the terms own (adapters, critics, states) at one step, by the term's name, as NumPy arrays."""
+    with ocp.PyTreeCheckpointer() as reader:
+        shapes = reader.metadata(step_folder / "train").item_metadata.tree["terms"]
+        like = {"terms": jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)}
+        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        wanted = ocp.args.PyTreeRestore(item=like, restore_args=plain, partial_restore=True)
+        terms = reader.restore(step_folder / "train", args=wanted)["terms"]
+    return {name: TermVariables(**own) for name, own in terms.items()}
 
 
 def load_meta(step_folder: Path) -> dict[str, Any]:
