@@ -306,7 +306,7 @@ def test_the_report_has_the_section_and_escapes_names(tmp_path):
     assert (read.open, read.crossed) == ([], [])
     assert "<i>" not in text and f"all {NASTY}" in read.texts
     sections = [a["id"] for tag, a in read.tags if tag == "section"]
-    assert sections[:2] == ["scores", "ablation"]
+    assert sections[:2] == ["scores", "comparison"]
     pictures = [a["alt"] for tag, a in read.tags if tag == "img"]
     assert sum("Cumulative error distributions of all methods" in alt for alt in pictures) == 1
     assert sum("Mean NME against multiply-accumulates" in alt and "On the front: all" in alt for alt in pictures) == 1
