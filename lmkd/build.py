@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lmkd import config as configs
+from lmkd import shipped
 from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, preparation, reading, transforms
@@ -253,8 +254,9 @@ def versions() -> dict[str, str]:
 
 
 def load(path: str | Path, which: str = "best") -> Loaded:
-    """Loads a trained landmarker from a workdir, a stage's folder or a step's folder, which an Orbax export is too."""
-    folder = checkpoints.find_step(Path(path), which)
+    """Loads a trained landmarker from a workdir, a stage's folder or a step's folder, which an Orbax export is too;
+    or a shipped one by its name."""
+    folder = checkpoints.find_step(shipped.resolve(path), which)
     variables, kept = checkpoints.load(folder)
     if kept.get("format") != META_FORMAT:
         raise UserError(f"{folder} was written in format {kept.get('format')}; this version reads {META_FORMAT}")

@@ -77,8 +77,7 @@ def load_teachers(config: ConfigDict, name: str, workdir: Path) -> dict[str, bui
     part, problems, found = config.stage[name], [], {}
     for teacher, place in sorted(part.teachers.items()):
         where = f"config.stage.{name}.teachers.{teacher}={place}"
-        path = workdir / place if place in config.stage else Path(place)
-        if place in config.stage and not (path / "finished.json").is_file():
+        if place in config.stage and not (workdir / place / "finished.json").is_file():
             others = ", ".join(config.stages)
             problems.append(
                 f"{where}: stage {place} is not finished in {workdir}. Train it first (--config.stages={place}, the same "
@@ -86,6 +85,7 @@ def load_teachers(config: ConfigDict, name: str, workdir: Path) -> dict[str, bui
             )
             continue
         try:
+            path = workdir / place if place in config.stage else shipped.resolve(place)
             found[teacher] = _loaded(checkpoints.find_step(path, part.teacher_which))
         except UserError as error:
             problems.append(f"{where}: {error}")

@@ -23,23 +23,26 @@ ROOMS = {
     "exporters": _MIDDLE,
     "training": _ROOMS - {"training"},
     "config": _ROOMS,
-    "build": _ROOMS | {"config"},
-    "opened": _ROOMS | {"config", "build"},
+    "shipped": {"core"},
+    "build": _ROOMS | {"config", "shipped"},
+    "opened": _ROOMS | {"config", "build", "shipped"},
     "prediction": _MIDDLE | {"evaluation"},  # beside the model: pictures, detectors, drawing; evaluation's whole files
-    "predictor": _ROOMS | {"config", "build", "opened", "prediction"},
-    "scoring": _ROOMS | {"config", "build", "opened"},  # what two doors share: they sit between build and the doors
-    "starting": _ROOMS | {"config", "build"},
-    "stages": _ROOMS | {"config", "build", "starting"},
-    "robustness": _ROOMS | {"config", "build", "opened", "scoring"},
-    "ablation": _ROOMS | {"config", "build", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
+    "predictor": _ROOMS | {"config", "build", "shipped", "opened", "prediction"},
+    "scoring": _ROOMS | {"config", "build", "shipped", "opened"},  # what two doors share: they sit between build and the doors
+    "starting": _ROOMS | {"config", "build", "shipped"},
+    "stages": _ROOMS | {"config", "build", "shipped", "starting"},
+    "robustness": _ROOMS | {"config", "build", "shipped", "opened", "scoring"},
+    "ablation": _ROOMS | {"config", "build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
     "experiment": _ROOMS
-    | {"config", "build", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
-    "benchmarks": _ROOMS | {"config", "build", "opened", "starting", "stages"},
+    | {"config", "build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
+    "benchmarks": _ROOMS | {"config", "build", "shipped", "opened", "starting", "stages"},
     # Exports are compared on drawn faces where no data set is at hand, and timed as everything else is.
-    "exporting": _ROOMS | {"config", "build", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
+    "exporting": _ROOMS
+    | {"config", "build", "shipped", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
     "data_builders": {"core"},
     "configs": {"core"},
-    "lmkd": _ROOMS | {"config", "build", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
+    "lmkd": _ROOMS
+    | {"config", "build", "shipped", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
 }
 DOORS = {"main", "evaluate", "prepare", "benchmark", "export", "predict", "demo", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}

@@ -66,7 +66,7 @@ def test_a_teacher_that_is_not_there_is_told_with_the_way_out(tmp_path):
         "teachers.w32=teacher_w32",
         "--config.stages=teacher_w32",
         "teachers.v2p=",
-        "holds no checkpoint",
+        "no such file or folder",
         "(2 problems)",
     ):
         assert part in str(error.value), part

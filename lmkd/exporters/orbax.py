@@ -30,6 +30,8 @@ def write_checkpoint(folder: Path, variables: Mapping[str, Any], meta: Mapping[s
         writer.save(folder.absolute() / "model", arrays)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
         writer.save(folder.absolute() / "meta", args=ocp.args.JsonSave(dict(meta)))
+    for marker in folder.rglob("commit_success.txt"):  # its text is a path on the machine that wrote it
+        marker.write_text("")
 
 
 def _arrays(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""Models that come with the package, each an Orbax export with its card, named in the place of a path: `--model=synthetic68`.
+
+folder = resolve("synthetic68")     # the shipped model's folder
+folder = resolve("runs/faces68")    # whatever lies on disk goes first
+"""
+
+from pathlib import Path
+
+from lmkd.core.errors import UserError, nearest
+
+_FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Returns the names of the shipped models."""
+    return sorted(card.parent.name for card in _FOLDER.glob("*/model.json"))
+
+
+def resolve(path: str | Path) -> Path:
+    """Returns where a model lies.
+
+    Args:
+      path: a file or folder, or a shipped model's name where no such file or folder exists.
+
+    Raises:
+      UserError: neither.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    if str(path) in names():
+        return _FOLDER / path
+    raise UserError(
+        f"model {str(path)!r}: no such file or folder, and no shipped model.{nearest(str(path), names())} Give a workdir, a "
+        f"stage's folder, one step's folder, an exported file, or a shipped model: {', '.join(names())}"
+    )
