@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build, starting
+from lmkd import build, shipped, starting
 from lmkd import config as configs
 from lmkd.core import plugins
 from lmkd.core.batch import empty_face
