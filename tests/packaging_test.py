@@ -153,7 +153,7 @@ def third_party_imports():
 
 def test_what_is_imported_is_declared():
     core = set(requirements())
-    optional = {name for extra in ("weights", "demo") for name in requirements(extra)} | {"torch"}
+    optional = {name for extra in ("weights", "export", "demo") for name in requirements(extra)} | {"torch"}
     for (name, with_module), where in third_party_imports().items():
         assert name in core or (name in optional and not with_module), f"{name}, imported by {sorted(where)}"
 
@@ -164,7 +164,7 @@ def test_what_is_declared_is_imported():
 
 
 def test_every_extra_that_messages_name_exists():
-    assert {"cuda", "tpu", "dev", "demo"} <= PYPROJECT["project"]["optional-dependencies"].keys()
+    assert {"cuda", "tpu", "export", "demo", "dev"} <= PYPROJECT["project"]["optional-dependencies"].keys()
 
 
 def test_the_installed_package_is_the_wheels(environment, tmp_path):

@@ -53,8 +53,8 @@ class Builder:
             self.constants[self._made[key]] = array
         return self._made[key]
 
-    def integers(self, values: Sequence[int]) -> str:
-        """Adds a constant of int64, as ONNX wants shapes, axes and starts."""
+    def integers(self, values: Sequence[Any]) -> str:
+        """Adds whole numbers as a constant of int64, as ONNX wants shapes, axes and starts."""
         return self.constant(np.asarray(values, np.int64))
 
     def known(self, array: np.ndarray, stored: tuple[int, ...] | None = None) -> Value:

@@ -82,10 +82,15 @@ def max_pool(build: Builder, equation: Any, inputs: Inputs) -> Value:
 
 
 def gather(build: Builder, equation: Any, inputs: Inputs) -> Value:
-    """`jnp.take` along one axis, or `jnp.take_along_axis`; indices must lie inside, as all of this package's do."""
+    """Slices in steps, `jnp.take` along one axis, `jnp.take_along_axis`; indices must lie inside, as ours do."""
     x, indices = inputs
     numbers, shape = equation.params["dimension_numbers"], equation.outvars[0].aval.shape
-    source = build.plain(full(build, x, equation.invars[0]))
+    source = full(build, x, equation.invars[0])
+    lines = None if isinstance(indices, Value) else _lines(numbers, equation.params["slice_sizes"], indices)
+    if lines is not None:
+        cut = [(low, high, step, source.stored.index(axis)) for low, high, step, axis in lines]
+        return Value(sliced(build, source, cut), source.stored, shape)
+    source = build.plain(source)
     if len(numbers.collapsed_slice_dims) != 1 or numbers.start_index_map != numbers.collapsed_slice_dims:
         raise NotSupported(f"a gather with {numbers}")
     (axis,), rank = numbers.collapsed_slice_dims, len(source.shape)
@@ -100,6 +105,28 @@ def gather(build: Builder, equation: Any, inputs: Inputs) -> Value:
         raise NotSupported(f"a gather with {numbers}")
     picked = build.reshaped(at, () if one else at.shape[:1])
     return Value(build.node("Gather", source.name, picked.name, axis=axis), tuple(range(len(shape))), shape)
+
+
+def _lines(numbers: Any, sizes: Any, indices: np.ndarray) -> list[tuple[int, int, int, int]] | None:
+    """A gather at known places as (start, end, step, axis) of a slice, which is how JAX writes one of free batch; else None."""
+    grid, collapsed = indices.shape[:-1], numbers.collapsed_slice_dims
+    others = tuple(axis for axis in range(len(sizes)) if axis not in collapsed)
+    if numbers.operand_batching_dims or len(grid) != len(collapsed) or numbers.offset_dims != others:
+        return None
+    found = []
+    for column, axis in enumerate(numbers.start_index_map):
+        places = indices[..., column]
+        if axis in collapsed:
+            along = np.moveaxis(places, collapsed.index(axis), 0)
+            along = along.reshape(len(along), -1)
+        else:
+            along = places.reshape(1, -1)
+        line = along[:, 0] if axis in collapsed else along[0, 0] + np.arange(sizes[axis])
+        steps = set(np.diff(line).tolist()) or {1}
+        if (along != along[:, :1]).any() or len(steps) > 1 or min(steps) < 1:
+            return None
+        found.append((int(line[0]), int(line[-1]) + 1, steps.pop(), axis))
+    return found
 
 
 def dynamic_slice(build: Builder, equation: Any, inputs: Inputs) -> Value:

@@ -32,6 +32,7 @@ def sections(crops):
     )
     yield jax.nn.relu6(x) + jax.nn.sigmoid(y) * jnp.arange(4.0).reshape(1, 1, 1, 4)
     yield x @ MATRIX
+    yield x[:, ::2, ::2] @ MATRIX
     yield jnp.einsum("Hh,bhwc->bHwc", ROWS, x) + jnp.einsum("Ww,bhwc->bhWc", ROWS, y).transpose(0, 2, 1, 3)
     yield jnp.einsum("bhwc,w->bhc", x, jnp.arange(4.0))
     yield jnp.einsum("bhwc,bhvc->bwv", x, y)
