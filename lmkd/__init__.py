@@ -10,6 +10,7 @@
 Importing this module loads nothing heavy: JAX comes with the first `load`.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str, which: str = "best", *, detector: str = "cascade") -> "lmkd.predictor.Predictor":
+def load(path: str | Path, which: str = "best", *, detector: str = "cascade") -> "lmkd.predictor.Predictor":
     """Opens a trained model for prediction.
 
     Args:

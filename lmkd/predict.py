@@ -53,6 +53,10 @@ def main(words: list[str]) -> None:
     for line in left_out:
         warn(line)
     predictor = _predictor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={folder}: no folder for results can be made there ({error.strerror})") from error
     job = files.Job(predictor, folder, _FORMAT.value, boxes, draw=_DRAW.value, smooth=_SMOOTH.value, model=predictor.model.name)
     skipped = files.predict(found, job, tell=print, warn=warn)
     print(f"\n{len(found) - len(skipped)} of {len(found)} files: {job.table}")

@@ -7,11 +7,13 @@ import json
 import subprocess
 from pathlib import Path
 
+import cv2
 import pytest
 from doors import door
 
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
+from lmkd.data_builders.synthetic_faces.render import draw_face
 
 CONFIG = "configs/quickstart.py:plain,smoke"
 
@@ -84,6 +86,22 @@ def test_the_robustness_suite_prints_writes_and_reports(trained, data_dir, tmp_p
     assert all(e["faces"] == 4 for e in (found["clean"], *found["entries"], *found["attacks"]))
     assert json.loads((output / "results.json").read_text())[0]["evaluated"] == 16  # the scores are of all faces
     assert '<section id="robustness">' in (output / "report.html").read_text()
+
+
+def test_predict_does_what_it_can_and_tells_the_rest(trained, tmp_path):
+    workdir, _ = trained
+    (tmp_path / "faces").mkdir()
+    for n in range(2):
+        cv2.imwrite(str(tmp_path / "faces" / f"{n}.png"), draw_face(seed=0, index=n, size_px=96).image[..., ::-1])
+    (tmp_path / "faces" / "bad.jpg").write_bytes(b"no picture")
+    # A flag after the words, as people type them.
+    done = door("predict", f"--model={workdir}", "faces", "--detector=whole", "--format=csv", "--output=out", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "left out: faces/bad.jpg: cannot be read" in done.stderr and "1 of 3 files could not be used" in done.stderr
+    assert "faces/0.png: 1 face" in done.stdout and "2 of 3 files: out/predictions.csv" in done.stdout
+    header, *lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["faces/0.png", "faces/1.png"] and header.count("confidence_") == 68
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "predictions.csv"]
 
 
 @pytest.mark.parametrize(

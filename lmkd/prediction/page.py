@@ -58,8 +58,10 @@ def build(predictors: Mapping[str, Predicts]) -> Any:
                 model = gradio.Radio(names, value=names[-1], label="Model")
                 whole = gradio.Checkbox(label="The picture is one face: do not look for faces")
             with gradio.Column():
-                drawn = gradio.Image(label="Points", interactive=False, format="png", height=420)
-                told = gradio.Textbox(label="Found", interactive=False)
+                # Without gradio's button that shares a picture with the world.
+                buttons = ["download", "fullscreen"]
+                drawn = gradio.Image(label="Points", interactive=False, format="png", height=420, buttons=buttons)
+                told = gradio.Textbox(label="Found", interactive=False, lines=2)
         changes = [given.change, model.change, whole.change]
         gradio.on(changes, look, [given, model, whole], [drawn, told], api_name="look", trigger_mode="always_last")
     return page
