@@ -148,7 +148,7 @@ def named_models(paths: Sequence[str | Path]) -> dict[str, Path]:
         if not of_stages:
             found.append((path.name, f"{path.absolute().parent.name}/{path.name}", path))
     for form in (0, 1):
-        names = [model[form] for model in found]
+        names = [str(model[form]) for model in found]
         if len(set(names)) == len(names):
             return dict(zip(names, (model[2] for model in found), strict=True))
     return {str(path): path for *_, path in found}

@@ -12,7 +12,7 @@ import numpy as np
 from lmkd.exporters.onnx_graph import Builder, NotSupported, Value, alike
 
 CHANNELS_FIRST = (0, 3, 1, 2)
-Inputs = Sequence[Value | np.ndarray]
+Inputs = Sequence[Any]  # a `Value` each, or an array where the program has a constant: every rule knows which it takes
 
 ELEMENTWISE = {
     "abs": "Abs", "add": "Add", "add_any": "Add", "and": "And", "ceil": "Ceil", "cos": "Cos", "div": "Div", "eq": "Equal",

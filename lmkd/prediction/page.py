@@ -25,7 +25,8 @@ Drop a picture or take one with the camera; switch between models to compare the
 class Predicts(Protocol):
     """What `lmkd.predictor.Predictor` offers."""
 
-    model: Any
+    @property
+    def model(self) -> Any: ...
 
     @property
     def scheme(self) -> Scheme: ...
