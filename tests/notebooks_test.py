@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from doors import QUICK_COMPILATION
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
@@ -30,7 +31,7 @@ def execute(name, folder, **parameters):
     (cell,) = [c for c in code(notebook) if "parameters" in c.metadata.get("tags", ())]
     cell.source = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
     # One device and inline pictures, as a reader has them; programs compiled for other tests are used again.
-    environment = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "MPLBACKEND")}
+    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"} | {"XLA_FLAGS": QUICK_COMPILATION}
     client = nbclient.NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
