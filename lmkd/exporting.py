@@ -6,6 +6,7 @@ Each format has its folder, `<output>/<format>/`, with the file and its card. Ei
 """
 
 import contextlib
+import functools
 import json
 import shutil
 import tempfile
@@ -230,7 +231,7 @@ def _refuse(name: str, form: Format, found: Difference, side_px: int) -> None:
 
 
 def _latencies(opened: Opened, checkpoint: Opened, crop: np.ndarray) -> tuple[float, float]:
-    parts = [rounds.Part(m.format, "one crop", lambda m=m: m.run(crop)) for m in (opened, checkpoint)]
+    parts = [rounds.Part(m.format, "one crop", functools.partial(m.run, crop)) for m in (opened, checkpoint)]
     own, other = rounds.timed(parts, rounds=LATENCY_ROUNDS)
     return own.median_ms, other.median_ms
 

@@ -9,6 +9,7 @@ Weights are freshly drawn and crops are noise: no time depends on them. Nothing 
 """
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -109,7 +110,7 @@ def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     for batch in BATCHES:
         crops = rng.integers(0, 256, (batch, loaded.image_px, loaded.image_px, 3), np.uint8)
-        parts = [Part(name, f"{batch} crops", lambda call=call, crops=crops: call(crops)) for name, call in callables.items()]
+        parts = [Part(name, f"{batch} crops", functools.partial(call, crops)) for name, call in callables.items()]
         found += [(batch, timing) for timing in timed(parts, rounds=rounds)]
     rows = [
         {"name": t.name, "batch": b, "median_ms": t.median_ms, "quartiles_ms": quartiles(t.rounds_ms), "rounds_ms": t.rounds_ms}

@@ -64,7 +64,8 @@ def of(model: Landmarker, variables: Mapping[str, Any], *, image_px: int, flip: 
 
 def reading(outputs: Mapping[str, Any]) -> Reading:
     """Returns a runtime's outputs by name as a `Reading` of NumPy arrays."""
-    return Reading(*(np.asarray(outputs[name]) for name in OUTPUTS))
+    arrays: list[Any] = [np.asarray(outputs[name]) for name in OUTPUTS]
+    return Reading(*arrays)
 
 
 def _grouped_depthwise(next_function: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
