@@ -99,7 +99,7 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
         count = len(crops)
         size = max(_next_power(count), jax.local_device_count())
         padded = np.concatenate([crops, np.zeros((size - count, *crops.shape[1:]), np.uint8)])
-        arrays: Any = [np.asarray(x)[:count] for x in predict(variables, share(padded))]
+        arrays: list[Any] = [np.asarray(x)[:count] for x in predict(variables, share(padded))]
         return Reading(*arrays)
 
     return Opened(

@@ -64,7 +64,7 @@ def of(model: Landmarker, variables: Mapping[str, Any], *, image_px: int, flip: 
 
 def reading(outputs: Mapping[str, Any]) -> Reading:
     """Returns a runtime's outputs by name as a `Reading` of NumPy arrays."""
-    arrays: Any = [np.asarray(outputs[name]) for name in OUTPUTS]
+    arrays: list[Any] = [np.asarray(outputs[name]) for name in OUTPUTS]
     return Reading(*arrays)
 
 

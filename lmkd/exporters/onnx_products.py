@@ -42,9 +42,9 @@ def product(build: Builder, equation: Any, inputs: Inputs) -> Value:
     if not any(known) or any(batches) or len(left) != 1 or np.ndim(inputs[known.index(True)]) > 2:
         return _einsum(build, equation, inputs)
     first = not known[0]  # whether what is not known comes first
-    x, (axis,) = (inputs[0], left) if first else (inputs[1], right)
-    matrix, (contracted,) = (inputs[1], right) if first else (inputs[0], left)
-    x = full(build, x, equation.invars[0 if first else 1])
+    (axis,), (contracted,) = (left, right) if first else (right, left)
+    x = full(build, inputs[0 if first else 1], equation.invars[0 if first else 1])
+    matrix = np.asarray(inputs[1 if first else 0])
     if matrix.ndim == 1:
         shaped = matrix.reshape([-1 if n == axis else 1 for n in range(len(x.shape))])
         weighed = elementwise(build, equation, [x, shaped], "Mul")
@@ -132,12 +132,13 @@ def _lines(numbers: Any, sizes: Any, indices: np.ndarray) -> list[tuple[int, int
 def dynamic_slice(build: Builder, equation: Any, inputs: Inputs) -> Value:
     """A part that begins at known places."""
     x, *starts = inputs
-    if any(isinstance(start, Value) for start in starts):
+    known = [int(start) for start in starts if not isinstance(start, Value)]
+    if len(known) < len(starts):
         raise NotSupported("a slice that begins where the image says")
     x = full(build, x, equation.invars[0])
     cut = [
-        (int(start), int(start) + size, 1, x.stored.index(axis))
-        for axis, (start, size) in enumerate(zip(starts, equation.params["slice_sizes"], strict=True))
+        (start, start + size, 1, x.stored.index(axis))
+        for axis, (start, size) in enumerate(zip(known, equation.params["slice_sizes"], strict=True))
         if str(size) != str(x.shape[axis])
     ]
     return Value(sliced(build, x, cut) if cut else x.name, x.stored, equation.outvars[0].aval.shape)

@@ -95,7 +95,7 @@ def cast(build: Builder, equation: Any, inputs: Inputs) -> Value:
     """Another dtype."""
     import onnx
 
-    (x,), wanted = inputs, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.params["new_dtype"]))
+    x, wanted = _moving(inputs[0]), onnx.helper.np_dtype_to_tensor_dtype(np.dtype(equation.params["new_dtype"]))
     if equation.invars[0].aval.dtype == equation.params["new_dtype"]:
         return x
     return x._replace(name=build.node("Cast", x.name, to=int(wanted)))
@@ -103,7 +103,7 @@ def cast(build: Builder, equation: Any, inputs: Inputs) -> Value:
 
 def same(build: Builder, equation: Any, inputs: Inputs) -> Value:
     """Nothing: stop_gradient, copy."""
-    return inputs[0]
+    return _moving(inputs[0])
 
 
 def reduce(build: Builder, equation: Any, inputs: Inputs) -> Value:
@@ -126,7 +126,7 @@ def argmax(build: Builder, equation: Any, inputs: Inputs) -> Value:
 
 def transpose(build: Builder, equation: Any, inputs: Inputs) -> Value:
     """Bookkeeping: the stored tensor stays as it is."""
-    (x,), order = inputs, equation.params["permutation"]
+    x, order = _moving(inputs[0]), equation.params["permutation"]
     return Value(x.name, tuple(order.index(axis) for axis in x.stored), tuple(x.shape[axis] for axis in order))
 
 
@@ -138,7 +138,7 @@ def reshape(build: Builder, equation: Any, inputs: Inputs) -> Value:
 
 def squeeze(build: Builder, equation: Any, inputs: Inputs) -> Value:
     """Axes of size 1 go."""
-    (x,), axes = inputs, equation.params["dimensions"]
+    x, axes = _moving(inputs[0]), equation.params["dimensions"]
     where = build.integers([x.stored.index(axis) for axis in axes])
     return without(x, axes, build.node("Squeeze", x.name, where))
 
@@ -173,7 +173,7 @@ def stack(build: Builder, equation: Any, inputs: Inputs) -> Value:
 
 def split(build: Builder, equation: Any, inputs: Inputs) -> list[Value]:
     """Parts of equal size along an axis; the batch of a flip test among them."""
-    x, axis, sizes = build.plain(inputs[0]), equation.params["axis"], equation.params["sizes"]
+    x, axis, sizes = build.plain(_moving(inputs[0])), equation.params["axis"], equation.params["sizes"]
     if len(sizes) != 2 or str(sizes[0]) != str(sizes[1]):
         raise NotSupported(f"a split into {sizes}")
     total = build.sizes((x.shape[axis],))
@@ -211,6 +211,12 @@ def pad(build: Builder, equation: Any, inputs: Inputs) -> Value:
     by_axis = [config[axis] for axis in x.stored]
     sides = build.integers([low for low, _, _ in by_axis] + [high for _, high, _ in by_axis])
     return Value(build.node("Pad", x.name, sides, build.constant(value)), x.stored, equation.outvars[0].aval.shape)
+
+
+def _moving(x: Value | np.ndarray) -> Value:
+    """The one input of a rule: were it known, the equation would have been computed."""
+    assert isinstance(x, Value)
+    return x
 
 
 def sliced(build: Builder, x: Value, cut: Sequence[tuple[int, int, int, int]]) -> str:
