@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, which: str = "best", *, detector: str = "cascade") -> "lmkd.predictor.Predictor":
+def load(
+    path: str | Path, which: str = "best", *, detector: str = "cascade", refine: bool = True
+) -> "lmkd.predictor.Predictor":
     """Opens a trained model for prediction.
 
     Args:
@@ -27,6 +29,7 @@ def load(path: str | Path, which: str = "best", *, detector: str = "cascade") ->
       which: "best" or "latest" checkpoint.
       detector: what finds faces where no boxes are given: "cascade", "whole" (the image is one face) or the path of a
         YuNet model (`.onnx`).
+      refine: look twice at faces that the detector found; boxes that are given are taken as they are.
 
     Returns:
       The predictor: `lmkd.predictor.Predictor`.
@@ -36,4 +39,4 @@ def load(path: str | Path, which: str = "best", *, detector: str = "cascade") ->
     """
     from lmkd import predictor
 
-    return predictor.load(path, which, detector=detector)
+    return predictor.load(path, which, detector=detector, refine=refine)

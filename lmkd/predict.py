@@ -2,7 +2,7 @@
 
     python -m lmkd.predict --model=PATH faces.jpg folder/ video.mp4 [--output=predictions] [--format=json|csv] [--nodraw]
                            [--detector=cascade|whole|PATH.onnx] [--box=x0,y0,x1,y1 ...] [--smooth]
-                           [--which=best|latest] [--noflip_test]
+                           [--which=best|latest] [--noflip_test] [--norefine]
 
 Faces are found by OpenCV's cascade, by a YuNet model of yours, or not at all: --box says where they are (about the face's
 points: brows to chin), --detector=whole takes each picture for one face. A file that cannot be read is told and left
@@ -31,6 +31,8 @@ _BOX = flags.DEFINE_multi_string("box", [], "x0,y0,x1,y1 in pixels, about a face
 _SMOOTH = flags.DEFINE_bool("smooth", False, "Filter the points of videos over time (one-euro filter).")
 _DRAW = flags.DEFINE_bool("draw", True, "Write the pictures and videos with points; --nodraw writes the table alone.")
 _FLIP_TEST = flags.DEFINE_bool("flip_test", None, "Average with the mirrored crop; the model decides by default.")
+
+_REFINE = flags.DEFINE_bool("refine", True, "Look twice at faces that a detector found, the second time about their points.")
 
 
 def main(words: list[str]) -> None:
@@ -69,7 +71,9 @@ def _predictor() -> "Predictor":
     from lmkd.configs import common
 
     build.prepare_device(common.get_config())
-    return predictor.load(_MODEL.value, _WHICH.value, detector=_DETECTOR.value, flip_test=_FLIP_TEST.value)
+    return predictor.load(
+        _MODEL.value, _WHICH.value, detector=_DETECTOR.value, refine=_REFINE.value, flip_test=_FLIP_TEST.value
+    )
 
 
 def _boxes(texts: list[str]) -> list[list[float]] | None:

@@ -29,7 +29,7 @@ class Network:
 def predictor(*, boxes=(), image_px=32, crop_scale=1.5, network=None) -> Predictor:
     """Returns a predictor whose detector finds `boxes` in every image."""
     model = Opened(network or Network(), SCHEME, image_px, crop_scale, "blob")
-    return Predictor(model, lambda image: np.asarray(boxes, np.float64).reshape(-1, 4))
+    return Predictor(model, lambda image: np.asarray(boxes, np.float64).reshape(-1, 4), refine=False)
 
 
 def blob(x, y, *, sigma=6.0, size=(300, 400)) -> np.ndarray:

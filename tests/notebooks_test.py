@@ -33,7 +33,7 @@ def execute(name, folder, **parameters):
     # One device and inline pictures, as a reader has them; programs compiled for other tests are used again.
     environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"} | {"XLA_FLAGS": QUICK_COMPILATION}
     client = nbclient.NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     client.execute(env=environment)
     return notebook

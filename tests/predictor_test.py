@@ -1,5 +1,6 @@
 """Prediction on images: pixels there and back, the crop of training, batches, threads, and what is refused."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from blob_model import SCHEME, Network, around, blob, predictor
 
 import lmkd
 from lmkd import opened
+from lmkd.core import geometry
 from lmkd.core.errors import UserError
 from lmkd.data import transforms
 from lmkd.prediction import detectors
@@ -79,6 +81,21 @@ def test_without_boxes_the_detector_decides_and_may_find_none():
     assert nothing.landmarks_px.shape == (0, 2, 2) and nothing.confidences.shape == (0, 2) and len(network.seen) == 1
 
 
+def test_a_second_look_is_cut_about_the_points_of_the_first():
+    network, image = Network(), blob(100, 80)
+    twice = dataclasses.replace(predictor(boxes=[around(110, 90)], network=network), refine=True)
+    first = predictor()(image, [around(110, 90)])
+    found = twice(image)
+    np.testing.assert_allclose(found.boxes_px[0], geometry.tight_box(first.landmarks_px[0]))
+    np.testing.assert_array_equal(found.landmarks_px, predictor()(image, found.boxes_px).landmarks_px)
+    assert [len(crops) for crops in network.seen] == [1, 1]
+    # Given boxes are taken as they are, also beside an image that the detector looks at.
+    given, looked = twice.many([image, image], [[around(100, 80)], None])
+    np.testing.assert_array_equal(given.boxes_px, [around(100, 80)])
+    np.testing.assert_array_equal(looked.landmarks_px, found.landmarks_px)
+    assert [len(crops) for crops in network.seen] == [1, 1, 1, 2]
+
+
 def test_a_face_cut_by_the_border_is_black_outside():
     network = Network()
     image = np.full((100, 100, 3), 200, np.uint8)
@@ -89,7 +106,7 @@ def test_a_face_cut_by_the_border_is_black_outside():
 
 def test_any_number_of_threads_gives_the_same():
     cascade = detectors.Cascade(longest_px=100, smallest_px=30)
-    shared = Predictor(predictor().model, cascade)
+    shared = Predictor(predictor().model, cascade)  # looks twice
     images = [blob(60 + 5 * n, 50, sigma=15, size=(100, 120)) for n in range(8)]
     alone = [shared(image, [around(60, 50)]) for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -124,7 +141,7 @@ def test_one_entry_of_boxes_an_image():
 def test_load_names_model_and_detector(monkeypatch):
     asked = []
     monkeypatch.setattr(opened, "open_model", lambda *a, **k: asked.append((a, k)) or predictor().model)
-    whole = lmkd.load("runs/x", "latest", detector="whole")
+    whole = lmkd.load("runs/x", "latest", detector="whole", refine=False)
     assert asked == [(("runs/x", "latest"), {"flip_test": None})] and whole.scheme is SCHEME
     np.testing.assert_allclose(whole(blob(200, 150, sigma=20)).landmarks_px[0, 0], (200, 150), atol=0.5)
     with pytest.raises(UserError, match="Did you mean 'cascade'"):

@@ -4,15 +4,15 @@ page = build({"teacher": predictor, "student": other})
 page.launch(server_name="127.0.0.1")
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from lmkd.core.errors import UserError
-from lmkd.core.schemes import Scheme
 from lmkd.prediction import drawing, images
 from lmkd.prediction.detectors import Whole
 
@@ -21,24 +21,11 @@ ABOUT = """# Facial landmarks
 Drop a picture or take one with the camera; switch between models to compare them. Pictures stay on this machine."""
 
 
-@runtime_checkable
-class Predicts(Protocol):
-    """What `lmkd.predictor.Predictor` offers."""
-
-    @property
-    def model(self) -> Any: ...
-
-    @property
-    def scheme(self) -> Scheme: ...
-
-    def __call__(self, image: np.ndarray, boxes: Any = None) -> Any: ...
-
-
-def build(predictors: Mapping[str, Predicts]) -> Any:
+def build(predictors: Mapping[str, Any]) -> Any:
     """Returns the page (`gradio.Blocks`), ready to be launched.
 
     Args:
-      predictors: the models to switch between, by the names that people see; the last one is chosen at first.
+      predictors: the models (`lmkd.predictor.Predictor`) by the names that people see; the last one is chosen at first.
 
     Raises:
       UserError: gradio is not installed.
@@ -68,11 +55,11 @@ def build(predictors: Mapping[str, Predicts]) -> Any:
     return page
 
 
-def answer(predictor: Predicts, path: str | None, *, whole: bool = False) -> tuple[np.ndarray | None, str]:
+def answer(predictor: Any, path: str | None, *, whole: bool = False) -> tuple[np.ndarray | None, str]:
     """Returns the picture of a file with the points drawn in, uint8 RGB [H, W, 3], and a line about it.
 
     Args:
-      predictor: the model.
+      predictor: the model, a `lmkd.predictor.Predictor`.
       path: of the picture; None is no picture yet.
       whole: take the picture for one face.
     """
@@ -83,7 +70,9 @@ def answer(predictor: Predicts, path: str | None, *, whole: bool = False) -> tup
     except UserError as error:
         return None, str(error).removeprefix(f"{path}: ")
     begun = time.perf_counter()
-    found = predictor(picture.image, Whole(predictor.model.crop_scale)(picture.image) if whole else None)
+    if whole:
+        predictor = dataclasses.replace(predictor, detector=Whole(predictor.model.crop_scale))
+    found = predictor(picture.image)
     milliseconds = 1000 * (time.perf_counter() - begun)
     count = len(found.landmarks_px)
     told = f"{count} face{'s' * (count > 1)}" if count else "no face found: tick the box to take the picture for one"
