@@ -55,7 +55,7 @@ def served(picture):
         line = next((line for line in process.stdout if line.startswith("{")), "")
         if line:
             yield json.loads(line)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert line, errors
 
 
