@@ -9,10 +9,10 @@ from pathlib import Path
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-def door(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Runs a door on one CPU device, away from the checkout, without real data sets."""
+def door(name: str, *arguments: str, cwd: Path, quick: bool = True) -> subprocess.CompletedProcess:
+    """Runs a door on one CPU device, away from the checkout, without real data sets; `quick` compiles as above."""
     environment = {k: v for k, v in os.environ.items() if k != "LMKD_REAL_DATA"}
-    environment["XLA_FLAGS"] = QUICK_COMPILATION
+    environment["XLA_FLAGS"] = QUICK_COMPILATION if quick else ""
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-m", f"lmkd.{name}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
