@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from doors import QUICK_COMPILATION
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -187,6 +188,7 @@ def test_the_quickstart_runs_from_an_empty_folder(environment, tmp_path):
         "TFDS_DATA_DIR": str(tmp_path / "data"),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": os.environ["JAX_COMPILATION_CACHE_DIR"],
+        "XLA_FLAGS": QUICK_COMPILATION,  # as main_test.py: the programs that it compiled are used again
     }
     workdir = tmp_path / "run"
     command = [environment, "-m", "lmkd.main", "--config=configs/quickstart.py:plain,smoke", f"--workdir={workdir}"]
