@@ -28,7 +28,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
 def _teacher(s: ConfigDict) -> None:
     _student(s)
     s.model.backbone_options.width = 20
-    s.train.length = "600 steps"
+    s.train.length = "450 steps"
 
 
 def _student(s: ConfigDict) -> None:
