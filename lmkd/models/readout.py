@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -34,7 +35,7 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Heatmaps:
-    """Reads points off maps.
+    """Reads points off maps. Gradients flow through the maps alone.
 
     Attributes:
       decode: heatmaps -> (points_cells [b, K, 2] as (x, y), confidence [b, K]).
@@ -68,13 +69,14 @@ class Heatmaps:
         return self._decoded((straight.heatmaps + unmirrored) / 2)
 
     def _decoded(self, heatmaps) -> Reading:
-        cells, confidence = self.decode(heatmaps)
+        # Decoders are made for reading, not for training: most have no gradient, DARK's can be infinite.
+        cells, confidence = jax.lax.stop_gradient(self.decode(heatmaps))
         return Reading(heatmaps, px_from_cells(cells, self.stride), confidence)
 
 
 @dataclasses.dataclass(frozen=True)
 class Coordinates:
-    """Takes points as they come; its heatmaps are Gaussians drawn at them, for whoever looks at maps.
+    """Takes points as they come, gradients too; its heatmaps are Gaussians drawn at them, for whoever looks at maps.
 
     Attributes:
       sigma_cells: of the drawn Gaussians.

@@ -157,5 +157,11 @@ def _checked(pending: list[tuple[int, Any]], checkpoints: Checkpoints, folder: P
                 f"training stopped at step {step}: {', '.join(terms)} became NaN or infinite; {kept}. "
                 "Lower the learning rate, clip the gradient (optimizer.clip_norm) or look at the term's weight."
             )
+    if all(values["grad_norm"] == 0.0 != values["loss"] for _, values in fetched):
+        terms = ", ".join(sorted(name for name in fetched[0][1] if name.startswith("loss/")))
+        raise UserError(
+            f"nothing is learnt: up to step {fetched[-1][0]} the loss ({terms}) has a gradient of exactly 0 for the student. "
+            "Is every part of it frozen (model.frozen), or are the terms on points a heatmap student's, which have no gradient?"
+        )
     names = fetched[0][1]
     return {name: sum(values[name] for _, values in fetched) / len(fetched) for name in names}

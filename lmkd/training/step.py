@@ -91,7 +91,7 @@ def make_train_step(
         def forward(params):
             variables = {"params": params, "batch_stats": batch_stats}
             outputs, changed = model.apply(variables, part["image"], train=True, mutable=["batch_stats"])
-            return outputs._replace(landmarks_px=jax.lax.stop_gradient(outputs.landmarks_px)), changed["batch_stats"]
+            return outputs, changed["batch_stats"]
 
         outputs, pullback, changed = jax.vjp(forward, params, has_aux=True)
         taught = look(teachers, frozen, crops, grid=outputs.heatmaps.shape[1:3], student_px=part["image"].shape[1])

@@ -113,6 +113,16 @@ def test_coordinates_are_fractions_of_the_crop():
     np.testing.assert_allclose(outputs.heatmaps[0, 3:5, 3:5, 0], np.exp(-0.25), rtol=1e-6)
 
 
+def test_points_have_a_gradient_where_they_are_regressed_and_none_where_they_are_decoded():
+    def moved(readout, raw):
+        return jax.grad(lambda raw: jnp.sum(readout.read(raw, 32).landmarks_px))(raw)
+
+    np.testing.assert_allclose(moved(Coordinates(), jnp.zeros((1, 2, 2))), 32.0)  # pixels of 32 a crop
+    raw = jnp.asarray(np.random.default_rng(0).uniform(size=(1, 8, 8, 2)), jnp.float32)
+    centre_of_mass = Heatmaps(lambda h: (jnp.stack([h.mean((1, 2)), h.max((1, 2))], -1), h.max((1, 2))))
+    np.testing.assert_array_equal(moved(centre_of_mass, raw), 0.0)
+
+
 def test_flip_test_of_coordinates_averages_points():
     model = Landmarker(Pool(), Given(((0.25, 0.0), (0.0, 0.25))), Coordinates())
     _, points, _ = predict(model, {}, np.zeros((1, 32, 32, 3), np.uint8), flip_permutation=(1, 0))

@@ -134,6 +134,21 @@ def test_a_checkpoint_s_path_is_enough(pieces, tmp_path):
     assert meta == META
 
 
+def test_a_loss_without_a_gradient_is_told_before_anything_is_saved(pieces, tmp_path):
+    def lost(step):
+        def stepped(state, batch):
+            state, metrics = step(state, batch)
+            return state, metrics | {"grad_norm": jnp.float32(0.0)}
+
+        return stepped
+
+    with pytest.raises(UserError, match=r"nothing is learnt: up to step 2 the loss \(loss/heatmap\) .* exactly 0"):
+        train(pieces, tmp_path / "a", wrap=lost)
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        checkpoints.find_step(tmp_path / "a", "latest")
+    train(pieces, tmp_path / "b", wrap=at_step(1, lambda state, metrics: (state, metrics | {"grad_norm": jnp.float32(0.0)})))
+
+
 def test_a_loss_that_breaks_names_step_term_and_last_good_checkpoint(pieces, tmp_path):
     def break_it(state, metrics):
         return state, metrics | {"loss/heatmap": jnp.float32(np.nan), "loss": jnp.float32(np.nan)}

@@ -7,10 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_models import tiny
+from tiny_models import TinyBackbone, tiny
 
 from lmkd.distill.recipe import Recipe, Schedule, WeightedTerm
+from lmkd.distill.terms.coordinates import PointL2
 from lmkd.distill.terms.ground_truth import HeatmapMSE
+from lmkd.models.coordinates import Pooled
+from lmkd.models.landmarker import Landmarker
+from lmkd.models.readout import Coordinates
 from lmkd.training import parallel
 from lmkd.training.shares import Trainer
 from lmkd.training.state import Optimizers, create, inference_variables
@@ -76,6 +80,26 @@ def test_sgd_step_follows_the_gradient_of_the_mean_loss():
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert_close(new.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient))
     assert int(new.step) == 1
+
+
+def test_a_coordinate_network_follows_the_gradient_of_its_points():
+    model = Landmarker(TinyBackbone(), Pooled(POINTS), Coordinates())
+    step, state = step_and_state(model, term=PointL2())
+    batch = batch_of(4)
+    new, metrics = on(1, step, state, batch)
+
+    def mean_loss(params):
+        maps, _ = TinyBackbone().apply(
+            {"params": params["backbone"]}, model.apply({}, batch["image"], method="_normalised"), True
+        )
+        dense = params["head"]["final"]
+        fractions = (jnp.mean(maps[0], axis=(1, 2)) @ dense["kernel"] + dense["bias"][None]).reshape(4, POINTS, 2)
+        return jnp.mean(jnp.sum((fractions + 0.5 - (batch["landmarks_px"] + 0.5) / SIDE) ** 2, axis=-1))
+
+    value, gradient = jax.value_and_grad(mean_loss)(state.params)
+    assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
+    assert_close(new.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient))
 
 
 def test_two_devices_equal_one_with_synchronised_norms():

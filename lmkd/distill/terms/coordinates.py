@@ -5,8 +5,8 @@ TeacherPointL2()                       # squared distance to the teacher's point
 PointSmoothL1(beta=0.01)
 PointWing(width=10 / 64, epsilon=2 / 64)
 
-Lengths are fractions of the crop's side, so that they mean the same at any input size. They are made for students that
-regress coordinates: `landmarks_px` of a heatmap student has a decoder's gradient, which mostly is none.
+Lengths are fractions of the crop's side, so that they mean the same at any input size. They are for students that
+regress coordinates: `landmarks_px` of a heatmap student has no gradient (`ground_truth.SoftArgmaxL1` reads maps).
 """
 
 import dataclasses
