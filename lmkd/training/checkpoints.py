@@ -15,11 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from grain.checkpoint import CheckpointRestore, CheckpointSave
+from grain.checkpoint import CheckpointSave
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from lmkd.core.errors import UserError, unknown
 from lmkd.distill.base import TermVariables
+from lmkd.training import parallel
 from lmkd.training import state as states
 
 WHICH = ("best", "latest")
@@ -43,11 +44,12 @@ class Checkpoints:
             enable_async_checkpointing=asynchronous,
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
-        self._manager = ocp.CheckpointManager(folder.absolute() / "checkpoints", options=options)
+        self.folder = folder.absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, state: states.TrainState, iterator: Any, meta: Mapping[str, Any], *, validation_nme: float | None) -> None:
         """Saves in the background; a step that is already there is left as it is."""
-        step = int(state.step)
+        step, state = int(state.step), parallel.shared(state)
         if step in self._manager.all_steps():
             return
         items = {
@@ -68,16 +70,16 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             raise UserError(f"no checkpoint to go on from under {self._manager.directory}")
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.shared(like))
         back = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 model=ocp.args.StandardRestore(states.inference_variables(shapes)),
                 train=ocp.args.StandardRestore(_training_part(shapes)),
-                iterator=CheckpointRestore(iterator),
             ),
         )
-        return _joined(back["train"], back["model"], averaged=like.ema is not None)
+        _set_iterator(iterator, self.folder / str(step) / "iterator")
+        return parallel.on_this_host(_joined(back["train"], back["model"], averaged=like.ema is not None))
 
     def wait(self) -> None:
         """Waits until what is being written is on disk."""
@@ -86,6 +88,14 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and releases the writer."""
         self._manager.close()
+
+
+def _set_iterator(iterator: Any, folder: Path) -> None:
+    """Sets an iterator to where it was. Its state counts global batches, so any host's serves, however many there are now."""
+    kept = sorted(folder.glob("process_*-of-*.json"))
+    if not kept:
+        raise UserError(f"{folder} does not say which faces come next: the checkpoint is damaged. Remove the step's folder.")
+    iterator.set_state(json.loads(kept[0].read_text()))
 
 
 def find_step(path: Path, which: str = "best") -> Path:

@@ -1,5 +1,6 @@
 """The loop of one stage: steps, logs, validations, checkpoints, and leaving cleanly."""
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -11,11 +12,14 @@ from typing import Any
 import jax
 
 from lmkd.core.errors import UserError
-from lmkd.training import parallel
+from lmkd.training import hosts, parallel
 from lmkd.training.checkpoints import Checkpoints
 from lmkd.training.logs import MetricLog, Progress, read_metrics
 from lmkd.training.state import TrainState, inference_variables
 from lmkd.training.watch import CriticWatch
+from lmkd.training.watchdog import Watchdog
+
+ASK_OTHERS_STEPS = 5
 
 
 class Interrupted(Exception):
@@ -30,7 +34,8 @@ class Interrupted(Exception):
 class LoopOptions:
     """Lengths of a stage, in optimiser steps; `micro_batches` as in `StepOptions`, `batch_size` in faces.
 
-    `share_steps`: how often each term's share of the gradient is measured; 0 never.
+    `share_steps`: how often each term's share of the gradient is measured; 0 never. `stall_seconds`: the watchdog's patience;
+    0 keeps none. `go_on_unsaved`: a checkpoint that cannot be written is told and left out, instead of ending the run.
     """
 
     total_steps: int
@@ -40,6 +45,16 @@ class LoopOptions:
     batch_size: int
     micro_batches: int = 1
     share_steps: int = 0
+    stall_seconds: float = 0.0
+    go_on_unsaved: bool = False
+
+
+class Diverged(UserError):
+    """A loss became NaN or infinite; `step` is when."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
 class StopRequest:
@@ -87,20 +102,23 @@ def run(
 
     Raises:
       Interrupted: asked to stop; the state is saved.
-      UserError: a loss became NaN or infinite; the message has the step, the term and the last good checkpoint.
+      Diverged: a loss became NaN or infinite; the message has the step, the term and the last good checkpoint.
+      UserError: no gradient reaches the student, or a checkpoint could not be written.
     """
     checkpoints = Checkpoints(folder)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, iterator)
     step = int(state.step)
-    log = MetricLog(folder, start_step=step)
+    log = MetricLog(folder, start_step=step, writes=hosts.is_writer())
     for row in read_metrics(log.path) if watch else []:
         watch.look(row["step"], row)  # type: ignore[union-attr]  # what was said before the stop is not said again
-    progress = Progress(stage=name, start_step=step, total_steps=options.total_steps, batch_size=options.batch_size)
+    progress = Progress(
+        stage=name, start_step=step, total_steps=options.total_steps, batch_size=options.batch_size, shown=hosts.is_writer()
+    )
     pending: list[tuple[int, Any]] = []
     nme, clock, shares = None, time.monotonic(), {}
     try:
-        with StopRequest() as stop:
+        with StopRequest() as stop, Watchdog(options.stall_seconds) as dog:
             while step < options.total_steps:
                 batch = parallel.split_over_devices(next(iterator), parts=options.micro_batches)
                 if options.share_steps and step % options.share_steps == 0:
@@ -110,9 +128,10 @@ def run(
                     # Many steps queued on CPU devices can deadlock their collectives; there is nothing to overlap anyway.
                     jax.block_until_ready(metrics)
                 step += 1
+                dog.alive(f"step {step} of stage {name}")
                 pending.append((step, metrics))
                 progress.update()
-                stopping = stop.signal_number  # read once: a signal that comes later belongs to the next step
+                stopping = _asked_to_stop(stop, step)
                 last = step == options.total_steps
                 due_validation = validate is not None and (last or step % options.validate_steps == 0)
                 due_save = last or due_validation or step % options.save_steps == 0 or stopping is not None
@@ -125,22 +144,59 @@ def run(
                     scored = due_validation and (last or stopping is None)
                     if scored:
                         nme = values["validation/nme"] = validate(inference_variables(state))  # type: ignore[misc]
+                        dog.alive(f"the validation after step {step} of stage {name}")
                     log.write(step, values | shares | notes())
                     shares = {}
                     for message in watch.look(step, values) if watch else []:
                         progress.say(f"{name}, step {step}: {message}")
                     progress.show(values["loss"], nme)
                     if due_save:
-                        checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)
+                        with _told_if_unsaved(step, checkpoints, options, last or stopping is not None, progress.say):
+                            checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)
+                            if last or stopping is not None:
+                                checkpoints.wait()
+                        dog.alive(f"the save after step {step} of stage {name}")
                     clock = time.monotonic()
                 if stopping is not None:
-                    checkpoints.wait()
                     raise Interrupted(stopping, step)
     finally:
         progress.close()
         log.close()
         checkpoints.close()
     return state
+
+
+def _asked_to_stop(stop: StopRequest, step: int) -> int | None:
+    """The number of the signal that asks for a stop. It is read once a step: one that comes later belongs to a later step.
+
+    Several processes ask each other now and then, so that all of them stop after the same step.
+    """
+    if jax.process_count() > 1 and step % ASK_OTHERS_STEPS:
+        return None
+    return hosts.any_process(stop.signal_number or 0) or None
+
+
+@contextlib.contextmanager
+def _told_if_unsaved(step: int, checkpoints: Checkpoints, options: LoopOptions, final: bool, say: Callable[[str], None]):
+    """Turns what hinders a save into a message: an error, or a line where the run may go on without this checkpoint."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        kept = checkpoints.latest_step()
+        text = (
+            f"the checkpoint of step {step} could not be written ({_first_line(error)}); "
+            + (f"that of step {kept} stands" if kept else "there is none before it")
+            + f", in {checkpoints.folder}. Is the disk full or not to be written to?"
+        )
+        if final or not options.go_on_unsaved:
+            raise UserError(f"{text} Mend that and run the same command again.") from error
+        say(f"{text} Training goes on, as train.on_save_error says.")
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def _checked(pending: list[tuple[int, Any]], checkpoints: Checkpoints, folder: Path) -> dict[str, float]:
@@ -153,14 +209,16 @@ def _checked(pending: list[tuple[int, Any]], checkpoints: Checkpoints, folder: P
             good = checkpoints.latest_step()
             kept = f"the last good checkpoint is step {good} in {folder}/checkpoints" if good else "none was saved yet"
             terms = [b for b in bad if b.startswith("loss/")] or bad
-            raise UserError(
-                f"training stopped at step {step}: {', '.join(terms)} became NaN or infinite; {kept}. "
-                "Lower the learning rate, clip the gradient (optimizer.clip_norm) or look at the term's weight."
+            raise Diverged(
+                f"training stopped at step {step}: {', '.join(terms)} became NaN or infinite; {kept}. Lower the learning "
+                "rate, clip the gradient (optimizer.clip_norm), look at the term's weight, or let the run go back by itself "
+                "(train.retries).",
+                step,
             )
     if all(values["grad_norm"] == 0.0 != values["loss"] for _, values in fetched):
-        terms = ", ".join(sorted(name for name in fetched[0][1] if name.startswith("loss/")))
+        losses = ", ".join(sorted(name for name in fetched[0][1] if name.startswith("loss/")))
         raise UserError(
-            f"nothing is learnt: up to step {fetched[-1][0]} the loss ({terms}) has a gradient of exactly 0 for the student. "
+            f"nothing is learnt: up to step {fetched[-1][0]} the loss ({losses}) has a gradient of exactly 0 for the student. "
             "Is every part of it frozen (model.frozen), or are the terms on points a heatmap student's, which have no gradient?"
         )
     names = fetched[0][1]
