@@ -51,10 +51,8 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         hosts.leave(2)
     except jax.errors.JaxRuntimeError as error:
-        if not hosts.lost_peer(error):
-            raise
-        print(f"error: another process of this run is lost ({str(error).splitlines()[0]}). {GOES_ON}", file=sys.stderr)
-        hosts.leave(hosts.LOST)
+        hosts.leave_if_peer_lost(error)
+        raise
 
 
 def _parse(argv: list[str], needs_config: bool) -> list[str]:

@@ -25,7 +25,7 @@ from lmkd.evaluation.comparison import Comparison
 from lmkd.evaluation.comparison_tables import comparison_text
 from lmkd.evaluation.content import ReportContent, Result, headline
 from lmkd.evaluation.faces import FacePicture
-from lmkd.evaluation.files import claimed, whole_file
+from lmkd.evaluation.files import claimed, is_claimed, whole_file
 from lmkd.evaluation.tables import summary_text
 from lmkd.models import cost
 from lmkd.opened import of_checkpoint
@@ -47,6 +47,11 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
     scoring.check_scorable(config)
     workdir.mkdir(parents=True, exist_ok=True)
     with claimed(workdir, command=command) if hosts.is_writer() else contextlib.nullcontext():
+        hosts.barrier(f"{workdir}: claimed")
+        if not is_claimed(workdir):
+            raise UserError(
+                f"--workdir={workdir} is not the same folder on every host: it must lie on a file system they share"
+            )
         trained = [_train_stage(config, name, workdir / name) for name in config.stages]
         _write_text(workdir / "config.json", configs.to_json(config))
         hosts.barrier(f"{workdir}: every stage is trained")

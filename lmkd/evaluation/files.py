@@ -12,6 +12,8 @@ from typing import IO
 
 from lmkd.core.errors import UserError
 
+CLAIM = ".running"
+
 
 @contextlib.contextmanager
 def whole_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -45,6 +47,11 @@ def whole_file(path: str | os.PathLike) -> Iterator[IO[str]]:
         yield file
 
 
+def is_claimed(folder: Path) -> bool:
+    """Whether a run writes, or wrote, to a folder."""
+    return (folder / CLAIM).is_file()
+
+
 @contextlib.contextmanager
 def claimed(folder: Path, *, command: str = "") -> Iterator[None]:
     """Keeps other runs out of a folder while the block runs; the claim ends with the process, however it ends.
@@ -52,7 +59,7 @@ def claimed(folder: Path, *, command: str = "") -> Iterator[None]:
     Raises:
       UserError: another run holds it; the message names that run.
     """
-    path = folder / ".running"
+    path = folder / CLAIM
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

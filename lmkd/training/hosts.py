@@ -47,6 +47,8 @@ def connect(coordinator: str, *, processes: int = 0, process: int = -1) -> None:
             None if found else coordinator,
             None if found else processes,
             None if found else process,
+            # Flags that name everything leave nothing to be found: under SLURM, JAX would still share the GPUs out.
+            cluster_detection_method=None if found else "deactivate",
             initialization_timeout=MEETING_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
@@ -83,11 +85,16 @@ def any_process(here: int) -> int:
     return int(np.max(multihost_utils.process_allgather(np.int32(here))))
 
 
-def lost_peer(error: BaseException) -> bool:
-    """Whether an error of the runtime says that another process is gone."""
-    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
-        return False
-    return re.search(r"gloo|connection|coordination|unavailable|peer|barrier|heartbeat|socket", str(error), re.I) is not None
+def leave_if_peer_lost(error: BaseException) -> None:
+    """Ends the process with status `LOST` where an error of the runtime says that another process is gone; returns otherwise.
+
+    At once and without any goodbye: whatever tidies up would wait for the one that is gone.
+    """
+    words = r"gloo|connection|coordination|unavailable|peer|barrier|heartbeat|socket"
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError) and re.search(words, str(error), re.I):
+        told = str(error).splitlines()[0]
+        print(f"\nerror: another process of this run is lost ({told}). The same command goes on from there.", file=sys.stderr)
+        leave(LOST)
 
 
 def leave(status: int) -> None:

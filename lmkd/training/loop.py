@@ -105,9 +105,23 @@ def run(
       Diverged: a loss became NaN or infinite; the message has the step, the term and the last good checkpoint.
       UserError: no gradient reaches the student, or a checkpoint could not be written.
     """
-    checkpoints = Checkpoints(folder)
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(state, iterator)
+    with Watchdog(options.stall_seconds) as dog, contextlib.closing(Checkpoints(folder)) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state = checkpoints.restore(state, iterator)
+        try:
+            return _steps(
+                dog, checkpoints, name=name, folder=folder, state=state, train_step=train_step, iterator=iterator,
+                validate=validate, meta=meta, options=options, notes=notes, watch=watch,
+            )  # fmt: skip
+        except jax.errors.JaxRuntimeError as error:
+            hosts.leave_if_peer_lost(error)
+            raise
+
+
+def _steps(
+    dog: Watchdog, checkpoints: Checkpoints, *, name, folder, state, train_step, iterator, validate, meta, options, notes, watch
+) -> TrainState:
+    """The steps that are left, each logged, validated and saved as its number asks."""
     step = int(state.step)
     log = MetricLog(folder, start_step=step, writes=hosts.is_writer())
     for row in read_metrics(log.path) if watch else []:
@@ -118,7 +132,7 @@ def run(
     pending: list[tuple[int, Any]] = []
     nme, clock, shares = None, time.monotonic(), {}
     try:
-        with StopRequest() as stop, Watchdog(options.stall_seconds) as dog:
+        with StopRequest() as stop:
             while step < options.total_steps:
                 batch = parallel.split_over_devices(next(iterator), parts=options.micro_batches)
                 if options.share_steps and step % options.share_steps == 0:
@@ -162,7 +176,6 @@ def run(
     finally:
         progress.close()
         log.close()
-        checkpoints.close()
     return state
 
 
