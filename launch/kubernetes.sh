@@ -163,8 +163,8 @@ spec:
   backoffLimit: $((MAX_RESTARTS * PROCESSES))
   podFailurePolicy:
     rules: # the first that fits
-      - action: FailJob # something given is wrong: the same again next time
-        onExitCodes: {containerName: lmkd, operator: In, values: [2]}
+      - action: FailJob # something given is wrong (the same again next time), or stopped by hand
+        onExitCodes: {containerName: lmkd, operator: In, values: [2, 130]}
       - action: Ignore # preempted, drained, evicted: replaced and not counted
         onPodConditions:
           - {type: DisruptionTarget, status: "True"}

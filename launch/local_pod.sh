@@ -5,7 +5,7 @@
 #
 #   bash launch/local_pod.sh 2 -- --config=configs/quickstart.py:smoke --workdir=runs/pod
 #   bash launch/local_pod.sh 2 2 --dry_run -- --config=configs/quickstart.py:smoke
-#   bash launch/local_pod.sh 2 -- python -m lmkd.evaluate --model=runs/pod
+#   bash launch/local_pod.sh 2 -- python my_program.py
 #
 # ARGS are flags of `python -m lmkd.main`. Where the first of them is no flag, ARGS are a whole command instead. Either
 # gets --coordinator=localhost:PORT --processes=N --process=I at its end. Paths are relative to the repository's root.

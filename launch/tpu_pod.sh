@@ -7,7 +7,7 @@
 #
 #   create     asks for the pod            run -- FLAGS  starts the run on every worker, waits for its end, starts it again
 #   wait       until it is there           status, log   of every worker; the end of their logs
-#   copy       the commit to every worker  stop          SIGTERM: the run saves and leaves
+#   copy       the commit to every worker  stop          the run saves and leaves, and is not started again
 #   install    lmkd[tpu] on every worker   collect       workdir and logs come here
 #   delete     the pod and its costs end   all -- FLAGS  everything from create to delete, a new pod for one that was taken
 #
@@ -110,7 +110,7 @@ state_of() {
   if said=$(gcloud compute tpus "$1" describe "$NAME" "${where[@]}" "--format=value($2)" 2>&1); then
     tail -n 1 <<<"$said"
   else
-    case $said in *NOT_FOUND* | *"not found"*) ;; *) echo UNKNOWN ;; esac
+    case $said in *NOT_FOUND* | *"not found"*) ;; *) echo UNKNOWN && printf '%s\n' "$said" >&2 ;; esac
   fi
 }
 
@@ -140,7 +140,7 @@ create() {
 }
 
 wait_for_pod() {
-  local state said="-"
+  local state said="-" silent=0
   if [ -n "$LMKD_DRY_RUN" ]; then
     lmkd_note "every $POLL_SECONDS s, until the pod is READY:"
     [ "$QUEUED" = no ] || lmkd_run gcloud compute tpus queued-resources describe "$NAME" "${where[@]}" "--format=value(state.state)"
@@ -153,6 +153,8 @@ wait_for_pod() {
     if [ -n "$state" ] && is_gone "$state"; then
       lmkd_say "the pod $NAME is $state: it will not come" && return 1
     fi
+    if [ "$state" = UNKNOWN ]; then silent=$((silent + 1)); else silent=0; fi
+    [ "$silent" -lt 10 ] || lmkd_die "gcloud does not say what has become of $NAME; its words stand above."
     [ "$state" = "$said" ] || lmkd_say "waiting for $NAME: ${state:-not there yet}"
     said=$state
     sleep "$POLL_SECONDS"

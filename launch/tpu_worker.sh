@@ -3,7 +3,7 @@
 #
 #   bash launch/tpu_worker.sh start -- COMMAND   starts COMMAND in the background, unless one is running
 #   bash launch/tpu_worker.sh status             prints "lmkd-worker HOST STATE"; STATE is none, running or an exit status
-#   bash launch/tpu_worker.sh stop               SIGTERM: the run saves and leaves
+#   bash launch/tpu_worker.sh stop               SIGTERM: the run saves and leaves; its status is 130, stopped by hand
 #   bash launch/tpu_worker.sh log [LINES]        the end of its output (20)
 #
 # A run that hung on its SSH connection would die with it, and gcloud tries a broken connection again: it would start a
@@ -23,6 +23,8 @@ supervise() {
   pid=$!
   echo "$pid" >"$dir/pid"
   wait "$pid" || status=$?
+  # A preempted machine sends SIGTERM too. Whoever watches the run starts that one again, but not one that was told to stop.
+  [ "$status" -ne 143 ] || [ ! -e "$dir/stopped" ] || status=130
   echo "$status" >"$dir/status.new"
   mv "$dir/status.new" "$dir/status"
 }
@@ -38,6 +40,7 @@ case ${1:-} in
       echo "a run is going on already: nothing was started"
       exit
     fi
+    rm -f "$dir/stopped"
     echo 143 >"$dir/status" # what stands here if the machine is taken away before the run leaves
     setsid bash "$0" supervise "$@" </dev/null >>"$dir/log" 2>&1 &
     ;;
@@ -50,7 +53,7 @@ case ${1:-} in
     printf 'lmkd-worker %s %s\n' "$(uname -n)" "$state"
     ;;
   stop)
-    if runs; then kill -TERM "$(cat "$dir/pid")"; else echo "nothing runs"; fi
+    if runs; then touch "$dir/stopped" && kill -TERM "$(cat "$dir/pid")"; else echo "nothing runs"; fi
     ;;
   log) tail -n "${2:-20}" "$dir/log" ;;
   --help | -h) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0" ;;

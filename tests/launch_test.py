@@ -175,7 +175,7 @@ def test_kubernetes_starts_again_but_not_after_status_2(cluster):
     spec = rendered(cluster, MAX_RESTARTS="3")[1]["spec"]
     assert spec["backoffLimit"] == 6
     fail, ignore = spec["podFailurePolicy"]["rules"]
-    codes = {"containerName": spec["template"]["spec"]["containers"][0]["name"], "operator": "In", "values": [2]}
+    codes = {"containerName": spec["template"]["spec"]["containers"][0]["name"], "operator": "In", "values": [2, 130]}
     assert fail == {"action": "FailJob", "onExitCodes": codes}
     assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 

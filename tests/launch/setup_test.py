@@ -147,9 +147,16 @@ def test_a_changed_pyproject_or_a_wider_extra_installs_again(checkout):
     assert installs(checkout) == [".", ".[dev]"]
     run(checkout)
     assert installs(checkout) == [".", ".[dev]"]  # dev includes what the quickstart needs
+    subprocess.run(
+        ["bash", "-c", 'source "$0"/launch/setup.sh && lmkd_setup tpu', str(checkout)],
+        env={"PATH": str(checkout.parent / "bin")},
+        check=True,
+        capture_output=True,
+    )
+    assert installs(checkout) == [".", ".[dev]", ".[tpu]"]  # but no other extra
     (checkout / "pyproject.toml").write_text('[project]\nname = "changed"\n')
     run(checkout)
-    assert installs(checkout) == [".", ".[dev]", "."]
+    assert installs(checkout) == [".", ".[dev]", ".[tpu]", "."]
 
 
 def test_a_failed_installation_says_so_and_is_tried_again(checkout):

@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -114,6 +115,9 @@ def test_a_pod_is_not_given_up_because_gcloud_cannot_be_asked(cluster):
     result, calls = pod(cluster, "run", gcloud=offline)
     assert result.returncode == 1 and calls["delete"] == 0
     assert "the workers of faces do not answer, though the pod may be there." in result.stderr
+    result, calls = pod(cluster, "all", gcloud=offline)
+    assert result.returncode == 1 and calls["create"] == calls["delete"] == 0
+    assert "network unreachable\nerror: gcloud does not say what has become of faces" in result.stderr
 
 
 def worker(tmp_path, *arguments):
@@ -123,21 +127,44 @@ def worker(tmp_path, *arguments):
     ).stdout
 
 
-@pytest.mark.skipif(not shutil.which("flock") or not shutil.which("setsid"), reason="TPU VMs run Linux: flock and setsid")
+def state(tmp_path):
+    return worker(tmp_path, "status").split()[2]
+
+
+def state_at_rest(tmp_path):
+    for _ in range(1000):
+        if (found := state(tmp_path)) != "running":
+            return found
+    return "running"
+
+
+linux = pytest.mark.skipif(
+    not shutil.which("flock") or not shutil.which("setsid"), reason="TPU VMs run Linux: flock and setsid"
+)
+
+
+@linux
 def test_a_worker_runs_one_run_at_a_time(tmp_path):
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    assert worker(tmp_path, "status").split()[2] == "none"
+    assert state(tmp_path) == "none"
     worker(tmp_path, "start", "--", "bash", "-c", f'echo "here: $1"; read -r status <{gate}; exit "$status"', "run", "a b")
-    assert worker(tmp_path, "status").split()[2] == "running"
+    assert state(tmp_path) == "running"
     assert "a run is going on already" in worker(tmp_path, "start", "--", "echo", "second")
     gate.write_text("75\n")
     assert state_at_rest(tmp_path) == "75"
     assert worker(tmp_path, "log").splitlines()[-1] == "here: a b"
 
 
-def state_at_rest(tmp_path):
-    for _ in range(200):
-        if (state := worker(tmp_path, "status").split()[2]) != "running":
-            return state
-    return "running"
+@linux
+@pytest.mark.parametrize("by_hand, status", [(True, "130"), (False, "143")])
+def test_a_worker_tells_stopped_by_hand_from_preempted(tmp_path, by_hand, status):
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    worker(tmp_path, "start", "--", "bash", "-c", f"trap 'exit 143' TERM; echo >{ready}; while :; do sleep 0.01; done")
+    ready.read_text()
+    if by_hand:
+        worker(tmp_path, "stop")
+    else:
+        os.kill(int((tmp_path / "worker" / "pid").read_text()), signal.SIGTERM)
+    assert state_at_rest(tmp_path) == status
