@@ -36,7 +36,7 @@ case ${1:-} in
     [ "${1:-}" = -- ] && shift
     [ $# -gt 0 ] || { echo "error: start -- COMMAND: which command?" >&2 && exit 2; }
     exec 9>>"$dir/lock"
-    if ! flock -n 9; then
+    if ! flock -w 0.3 9; then # not -n: `status` takes the lock for a moment
       echo "a run is going on already: nothing was started"
       exit
     fi

@@ -164,6 +164,7 @@ def test_pods_find_each_other_and_stand_for_their_processes(cluster):
         *("--coordinator=faces-0.faces:8476", "--processes=2", "--workdir=gs://bucket/runs/faces"),
         *("--data_dir=gs://bucket/tfds", *FLAGS, '--config.a=$$(HOME) \\ "x"'),  # $$ keeps Kubernetes from expanding it
     ]
+    assert container["command"][2].startswith("exec "), "SIGTERM is for Python, not for a shell in front of it"
     echo = [word.replace("python -m lmkd.main", "printf '%s|'") for word in container["command"]]
     said = subprocess.run(
         [*echo, *container["args"]], env={"JOB_COMPLETION_INDEX": "1"}, capture_output=True, text=True, check=True

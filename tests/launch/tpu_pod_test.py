@@ -132,7 +132,7 @@ def state(tmp_path):
 
 
 def state_at_rest(tmp_path):
-    for _ in range(1000):
+    for _ in range(200):
         if (found := state(tmp_path)) != "running":
             return found
     return "running"
@@ -148,11 +148,13 @@ def test_a_worker_runs_one_run_at_a_time(tmp_path):
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     assert state(tmp_path) == "none"
-    worker(tmp_path, "start", "--", "bash", "-c", f'echo "here: $1"; read -r status <{gate}; exit "$status"', "run", "a b")
+    leaves_something = f'echo "here: $1"; sleep 60 & echo $! >{tmp_path}/left; read -r status <{gate}; exit "$status"'
+    worker(tmp_path, "start", "--", "bash", "-c", leaves_something, "run", "a b")
     assert state(tmp_path) == "running"
     assert "a run is going on already" in worker(tmp_path, "start", "--", "echo", "second")
     gate.write_text("75\n")
     assert state_at_rest(tmp_path) == "75"
+    os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
     assert worker(tmp_path, "log").splitlines()[-1] == "here: a b"
 
 
