@@ -5,6 +5,7 @@ python pod_worker.py '{"folder": ..., "steps": 6, "coordinator": "127.0.0.1:1234
 
 import hashlib
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,8 @@ SIDE, SCORED_FACES = 32, 11  # more faces than a round of four devices, and no m
 
 
 def main(job: dict) -> None:
+    if "largest_file_bytes" in job:  # as on a full disk: no file may grow further
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest_file_bytes"],) * 2)
     hosts.connect(job.get("coordinator", ""), processes=job.get("processes", 0), process=job.get("process", -1))
     model = tiny(True, parallel.AXIS, points=4)
     recipe = Recipe((WeightedTerm("heatmap", HeatmapMSE(), Schedule(1.0)),))
@@ -54,7 +57,7 @@ def main(job: dict) -> None:
         train_step=train_step, iterator=iterator, validate=None, meta={"stage": "tiny"},
         options=loop.LoopOptions(
             total_steps=job["steps"], log_steps=1, validate_steps=100, save_steps=3, batch_size=8,
-            stall_seconds=job.get("stall_seconds", 0.0),
+            stall_seconds=job.get("stall_seconds", 0.0), go_on_unsaved=job.get("go_on_unsaved", False),
         ),
     )  # fmt: skip
     iterator.close()

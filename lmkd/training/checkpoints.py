@@ -6,9 +6,10 @@
 `meta` the stage's description (config, landmark scheme, versions), so that a path is enough to load a model.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,27 @@ WHICH = ("best", "latest")
 METRIC = "validation_nme"  # lower is better; BestN(reverse=True) keeps the lowest
 
 
+class Unsaved(UserError):
+    """The checkpoint of `step` could not be written."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class Checkpoints:
     """Saves and restores one stage's checkpoints."""
 
     def __init__(self, folder: Path, *, keep_latest: int = 1, asynchronous: bool = True):
+        self.folder = folder.absolute() / "checkpoints"
+        self._keep_latest, self._asynchronous = keep_latest, asynchronous
+        self._writing = 0
+        self._manager = self._opened()
+
+    def _opened(self) -> ocp.CheckpointManager:
         policy = AnyPreservationPolicy(
             [
-                LatestN(keep_latest),
+                LatestN(self._keep_latest),
                 BestN(get_metric_fn=lambda m: m[METRIC], reverse=True, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
@@ -41,14 +56,17 @@ class Checkpoints:
             preservation_policy=policy,
             best_fn=lambda m: m[METRIC],  # without it Orbax writes no metrics to disk; the policy decides what stays
             best_mode="min",
-            enable_async_checkpointing=asynchronous,
+            enable_async_checkpointing=self._asynchronous,
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
-        self.folder = folder.absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, state: states.TrainState, iterator: Any, meta: Mapping[str, Any], *, validation_nme: float | None) -> None:
-        """Saves in the background; a step that is already there is left as it is."""
+        """Saves in the background; a step that is already there is left as it is.
+
+        Raises:
+          Unsaved: this checkpoint could not be begun, or the one before it, not waited for, could not be written.
+        """
         step, state = int(state.step), parallel.shared(state)
         if step in self._manager.all_steps():
             return
@@ -59,7 +77,10 @@ class Checkpoints:
             "iterator": CheckpointSave(iterator),
         }
         metrics = None if validation_nme is None else {METRIC: validation_nme}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        self.wait()
+        self._writing = step
+        with self._told_if_unsaved():
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
@@ -82,12 +103,39 @@ class Checkpoints:
         return parallel.on_this_host(_joined(back["train"], back["model"], averaged=like.ema is not None))
 
     def wait(self) -> None:
-        """Waits until what is being written is on disk."""
-        self._manager.wait_until_finished()
+        """Waits until what is being written is on disk.
+
+        Raises:
+          Unsaved: it could not be written.
+        """
+        with self._told_if_unsaved():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _told_if_unsaved(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self._manager.close()
+            self._manager = self._opened()  # one that has failed once refuses to go on
+            steps, _ = _steps(self.folder)
+            raise Unsaved(
+                f"the checkpoint of step {self._writing} could not be written ({_first_cause(error)}); "
+                + (f"that of step {steps[-1]} stands" if steps else "there is none before it")
+                + f", in {self.folder}. Is the disk full, or not to be written to?",
+                self._writing,
+            ) from error
 
     def close(self) -> None:
         """Waits and releases the writer."""
         self._manager.close()
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def _set_iterator(iterator: Any, folder: Path) -> None:

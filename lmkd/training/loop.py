@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -13,7 +14,7 @@ import jax
 
 from lmkd.core.errors import UserError
 from lmkd.training import hosts, parallel
-from lmkd.training.checkpoints import Checkpoints
+from lmkd.training.checkpoints import Checkpoints, Unsaved
 from lmkd.training.logs import MetricLog, Progress, read_metrics
 from lmkd.training.state import TrainState, inference_variables
 from lmkd.training.watch import CriticWatch
@@ -165,10 +166,10 @@ def _steps(
                         progress.say(f"{name}, step {step}: {message}")
                     progress.show(values["loss"], nme)
                     if due_save:
-                        with _told_if_unsaved(step, checkpoints, options, last or stopping is not None, progress.say):
-                            checkpoints.save(state, iterator, meta, validation_nme=nme if scored else None)
-                            if last or stopping is not None:
-                                checkpoints.wait()
+                        save = functools.partial(
+                            checkpoints.save, state, iterator, meta, validation_nme=nme if scored else None
+                        )
+                        _save(checkpoints, save, options, final=last or stopping is not None, say=progress.say)
                         dog.alive(f"the save after step {step} of stage {name}")
                     clock = time.monotonic()
                 if stopping is not None:
@@ -189,27 +190,21 @@ def _asked_to_stop(stop: StopRequest, step: int) -> int | None:
     return hosts.any_process(stop.signal_number or 0) or None
 
 
-@contextlib.contextmanager
-def _told_if_unsaved(step: int, checkpoints: Checkpoints, options: LoopOptions, final: bool, say: Callable[[str], None]):
-    """Turns what hinders a save into a message: an error, or a line where the run may go on without this checkpoint."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        kept = checkpoints.latest_step()
-        text = (
-            f"the checkpoint of step {step} could not be written ({_first_line(error)}); "
-            + (f"that of step {kept} stands" if kept else "there is none before it")
-            + f", in {checkpoints.folder}. Is the disk full or not to be written to?"
-        )
-        if final or not options.go_on_unsaved:
-            raise UserError(f"{text} Mend that and run the same command again.") from error
-        say(f"{text} Training goes on, as train.on_save_error says.")
+def _save(checkpoints: Checkpoints, save: Callable[[], None], options: LoopOptions, *, final: bool, say: Callable) -> None:
+    """Saves in the background, the last time to the end; where the run may go on without a checkpoint, a failure is a line."""
 
+    def told(work: Callable[[], None], may_go_on: bool) -> None:
+        try:
+            work()
+        except Unsaved as error:
+            if not may_go_on:
+                raise UserError(f"{error} Mend that and run the same command again.") from error
+            say(f"{error} Training goes on, as train.on_save_error says.")
 
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+    told(checkpoints.wait, options.go_on_unsaved)  # for the save before this one
+    told(save, options.go_on_unsaved and not final)
+    if final:
+        told(checkpoints.wait, False)
 
 
 def _checked(pending: list[tuple[int, Any]], checkpoints: Checkpoints, folder: Path) -> dict[str, float]:
