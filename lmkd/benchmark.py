@@ -18,7 +18,7 @@ from absl import flags
 from lmkd import cli
 from lmkd import config as configs
 
-TOPICS = ("distillation_step", "inference")  # modules of lmkd.benchmarks
+TOPICS = ("distillation_step", "inference", "collectives", "input_pipeline")  # modules of lmkd.benchmarks
 
 _WHAT = flags.DEFINE_string("what", "", f"The topic: {', '.join(TOPICS)}.")
 _STAGE = flags.DEFINE_string("stage", "", "The stage to measure; the last one that fits the topic by default.")

@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import tiny_models
 from doors import door
 
 from lmkd import config as configs
-from lmkd.benchmarks import distillation_step
+from lmkd.benchmarks import collectives, distillation_step, input_pipeline
 from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
 from lmkd.core.errors import UserError
 
@@ -145,3 +146,33 @@ def test_gradients_are_asked_of_the_maps_that_a_term_looks_at():
 
     leaves = [jax.ShapeDtypeStruct((2,), "float32")] * 3
     assert distillation_step._reached(value, leaves, leaves[0]) == [0, 2]
+
+
+def test_collectives_are_counted_with_those_of_inner_programs():
+    def step(x, y):
+        with jax.named_scope("Landmarker"):
+            mean = jax.lax.psum(x, "batch")
+        summed = jax.jit(lambda v: jax.lax.psum(v * 2.0, "batch"))(y)
+        return mean, jax.lax.psum((summed, x), "batch")
+
+    traced = jax.make_jaxpr(step, axis_env=[("batch", 2)])(np.zeros((3,), np.float32), np.zeros((5, 2), np.float32))
+    found = [("Landmarker" in scope, variable.aval.shape) for scope, variable in collectives.collectives(traced.jaxpr)]
+    assert sorted(found) == [(False, (3,)), (False, (5, 2)), (False, (5, 2)), (True, (3,))]
+
+
+def test_a_step_sends_its_gradients_once(config_path, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = collectives.run(configs.load(str(config_path)), stage="teacher_w32", rounds=1).figures["stages"]["teacher_w32"]
+    assert found["norms"]["arrays"] > 0
+    # Four bytes a parameter, and the sums of losses and counts.
+    assert 4 * found["parameters"] < found["gradients"]["bytes"] < 4 * found["parameters"] + 400
+
+
+def test_the_input_pipeline_is_measured_on_one_core_and_on_all(config_path, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(input_pipeline, "FACES", 8)
+    config = configs.load(str(config_path))
+    config.data.data_dir = str(tmp_path / "data")
+    rates = input_pipeline.run(config, stage="", rounds=2).figures["faces_per_second"]
+    assert list(rates)[:3] == ["decode, 1 core", "face, 1 core", "batches, 1 core(s)"]
+    assert all(len(r) == 2 and min(r) > 0 for r in rates.values())

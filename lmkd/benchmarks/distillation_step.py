@@ -92,9 +92,9 @@ def drawn(config: ConfigDict, name: str) -> stages.Training:
 
 def parts(training: stages.Training, batch_size: int) -> list[Part]:
     """Returns the parts and, last, the whole step."""
-    num_points = _num_points(training)
-    batch = _on_devices(_crops(batch_size, training.crop_px, num_points))
-    seen = _on_devices(_maps(training, batch_size, num_points))
+    points = num_points(training)
+    batch = _on_devices(crops_of_noise(batch_size, training.crop_px, points))
+    seen = _on_devices(_maps(training, batch_size, points))
     own = Recipe(tuple(t for t in training.recipe.terms if not t.teachers))
     taught = [t for t in training.recipe.terms if t.teachers]
     found = [_teacher(training, name, batch, seen["student"].heatmaps.shape[2:4]) for name in training.networks]
@@ -177,11 +177,12 @@ def declared_scheme(config: ConfigDict) -> schemes.Scheme:
     return schemes.get(declared) if isinstance(declared, str) else declared
 
 
-def _num_points(training: stages.Training) -> int:
+def num_points(training: stages.Training) -> int:
+    """K of the stage's network."""
     return training.net.head.num_points  # type: ignore[attr-defined]
 
 
-def _crops(batch_size: int, crop_px: int, num_points: int) -> dict[str, np.ndarray]:
+def crops_of_noise(batch_size: int, crop_px: int, num_points: int) -> dict[str, np.ndarray]:
     """A batch of noise with points all over it, every face and point counting."""
     rng = np.random.default_rng(0)
     face = empty_face(crop_px, num_points, 0)
@@ -199,7 +200,7 @@ def _maps(training: stages.Training, batch_size: int, num_points: int) -> dict[s
         return {name: value for name, value in seen._asdict().items() if name not in ("key", "stride", "variables")}
 
     variables = {"params": training.first.params, "batch_stats": training.first.batch_stats}
-    crops = _crops(batch_size, training.crop_px, num_points)
+    crops = crops_of_noise(batch_size, training.crop_px, num_points)
     rng = np.random.default_rng(1)
     found = jax.tree.map(
         lambda leaf: rng.random(leaf.shape, np.float32).astype(leaf.dtype),

@@ -21,7 +21,7 @@ class Trainer:
     """
 
     def __init__(self, step: Callable, *, frozen: Mapping[str, Any], terms: tuple[str, ...], kind: str = "pmap"):
-        self._mapped = parallel.map_train_step(step, kind)
+        self.mapped = parallel.map_train_step(step, kind)
         self._frozen = parallel.replicate(dict(frozen))
         self._terms = terms
         self._all = parallel.replicate(np.ones(len(terms), np.float32))
@@ -29,14 +29,14 @@ class Trainer:
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
         """Makes one step; `state` is donated."""
-        return self._mapped(state, batch, self._frozen, self._all)
+        return self.mapped(state, batch, self._frozen, self._all)
 
     def shares(self, state: Any, batch: Any) -> dict[str, float]:
         """Returns "share/<term>": the norm of the student's gradient under that term alone, over the sum of such norms."""
         norms = {}
         for n, name in enumerate(self._terms):
             only = parallel.replicate(np.eye(len(self._terms), dtype=np.float32)[n])
-            _, metrics = self._mapped(self._copy(state), batch, self._frozen, only)
+            _, metrics = self.mapped(self._copy(state), batch, self._frozen, only)
             norms[name] = float(jax.device_get(metrics["grad_norm"]))
         total = sum(norms.values())
         return {f"share/{name}": norm / total if total else 0.0 for name, norm in norms.items()}

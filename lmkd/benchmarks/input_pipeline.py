@@ -1,0 +1,111 @@
+"""Faces a second from the input pipeline: decoding, whole faces (decoded, warped, augmented), batches; on one core and on all.
+
+The records are the config's own, prepared; the first `FACES` of them, so that the files are read from memory after a round.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from ml_collections import ConfigDict
+
+from lmkd import build
+from lmkd import config as configs
+from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
+from lmkd.core.errors import unknown
+from lmkd.data import pipeline, transforms
+
+FACES = 256  # of one call: many times what is made ahead
+
+
+def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str], None] = lambda text: None) -> Topic:
+    """Measures the training pipeline of one stage.
+
+    Args:
+      config: an experiment whose training data are prepared (or can be drawn).
+      stage: whose crops and batches; "" takes the last.
+      rounds: of all parts.
+      progress: told what goes on.
+
+    Raises:
+      UserError: the config cannot run, or its data are not prepared.
+    """
+    configs.check(config)
+    if stage and stage not in config.stages:
+        raise unknown("stage", stage, config.stages, "--stage")
+    build.prepare_data(config)
+    name = stage or config.stages[-1]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    source = build.records(config, config.data.train)
+    timings = []
+    for count in dict.fromkeys((1, len(cores))):
+        with _pinned(cores[:count]):
+            timings += timed(_parts(config, name, source, count), rounds=rounds, progress=progress)
+    rates = {t.name: [1000 * FACES / ms for ms in t.rounds_ms] for t in timings}
+    crop = {"crop_px": _crop_px(config, name), "first_image": "x".join(map(str, transforms.decode(source[0]).shape[:2]))}
+    conditions = {"data": ", ".join(config.data.train), "stage": name, **crop, "faces_a_call": FACES}
+    return Topic("faces a second from the input pipeline", conditions, _table(timings), {"faces_per_second": rates})
+
+
+def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]:
+    make = transforms.MakeFace(
+        source.scheme,
+        _crop_px(config, name),
+        transforms.CropProtocol(config.data.crop, config.data.crop_scale),
+        build.augmentation(config),
+    )
+    records = [source[n % len(source)] for n in range(FACES)]
+    rng = np.random.default_rng(0)
+    batch_size = config.stage[name].train.batch_size
+    unreadable = pipeline.Unreadable(config.data.on_unreadable)
+    batches = pipeline.training_batches(
+        source, make, batch_size=batch_size, seed=0, unreadable=unreadable, threads=cores, prefetch=1
+    )
+
+    def next_faces():
+        return [batch["image"] for batch in itertools.islice(batches, -(-FACES // batch_size))][-1]
+
+    found = []
+    if cores == 1:
+        cv2.setNumThreads(0)
+        found = [
+            Part("decode, 1 core", "the image alone", lambda: [transforms.decode(r) for r in records][-1]),
+            Part(
+                "face, 1 core", "decoded, warped, augmented", lambda: [make(r, transforms.decode(r), rng) for r in records][-1]
+            ),
+        ]
+    what = f"of {batch_size}, read, shuffled, made and stacked by {cores} thread(s)"
+    return [*found, Part(f"batches, {cores} core(s)", what, next_faces)]
+
+
+def _crop_px(config: ConfigDict, name: str) -> int:
+    teachers = [config.stage[place] for place in config.stage[name].teachers.values() if place in config.stage]
+    return max(build.image_px(s, config) for s in (config.stage[name], *teachers))
+
+
+def _table(timings: list[Timing]) -> str:
+    lines = []
+    for t in timings:
+        low, high = (1000 * FACES / ms for ms in quartiles(t.rounds_ms))
+        lines.append(
+            (t.name, t.what, f"{1000 * FACES / t.median_ms:.0f}", f"{high:.0f} to {low:.0f}", f"{t.median_ms / FACES:.2f}")
+        )
+    return table(("part", "what it holds", "faces/s", "quartiles", "ms a face"), lines)
+
+
+@contextmanager
+def _pinned(cores: list[int]) -> Iterator[None]:
+    """Keeps the process, and the threads that it starts meanwhile, on some cores, where the system can do that."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
