@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from doors import door
+from doors import TINY, door
 
 STAGES = (
     "teacher_w32",
@@ -16,14 +16,14 @@ STAGES = (
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """(workdir, what the process printed) of two rows in their smoke form; training/distilled_loop_test.py has two teachers."""
+    """(workdir, what the process printed) of two rows, with networks of two layers."""
     folder = tmp_path_factory.mktemp("ablation")
     done = door(
-        "main", "--config=configs/ablation.py:smoke,seeds=2", f"--config.stages={STAGES}", f"--data_dir={folder}", "--no_faces",
-        "--config.ablation.robustness_faces=0", cwd=folder,
+        "main", f"--config={TINY / 'ablation.py'}", f"--config.stages={STAGES}", f"--data_dir={folder}", "--no_faces",
+        "--config.ablation.robustness_faces=2", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return folder / "runs" / "ablation_smoke_seeds=2", done.stdout
+    return folder / "runs" / "ablation", done.stdout
 
 
 def test_each_row_has_its_seeds_costs_and_an_interval(compared):
@@ -33,6 +33,7 @@ def test_each_row_has_its_seeds_costs_and_an_interval(compared):
     assert rows.keys() == {"plain", "everything, one teacher"}
     for row in rows.values():
         assert row["seeds"] == [0, 1] and row["parameters"] > 0 and row["macs"] > 0 and row["steps"] == 6
+        assert row["robustness"] > 0 and row["attacked"]
     shares = rows["everything, one teacher"]["shares"]
     assert shares.keys() >= {"channel", "adversarial_w32"} and sum(shares.values()) == pytest.approx(1.0)
 
@@ -64,7 +65,7 @@ def test_a_student_is_used_without_its_teachers(compared, tmp_path):
 
 def test_one_stage_is_chosen_by_its_name_and_teachers_that_are_missing_are_told(compared, tmp_path):
     workdir, _ = compared
-    arguments = ("--config=configs/ablation.py:smoke,seeds=2", f"--data_dir={workdir.parents[1]}", "--no_faces")
+    arguments = (f"--config={TINY / 'ablation.py'}", f"--data_dir={workdir.parents[1]}", "--no_faces")
     done = door("main", *arguments, "--config.stages=everything_s0", f"--workdir={tmp_path / 'new'}", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "stage teacher_w32 is not finished" in done.stderr and "stage teacher_v2p is not finished" in done.stderr

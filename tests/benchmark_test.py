@@ -1,42 +1,26 @@
 """The benchmark's bookkeeping. No test looks at how long anything took."""
 
 import json
-import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-import tiny_models
-from doors import door
+from doors import TINY, door
 
 from lmkd import config as configs
 from lmkd.benchmarks import collectives, distillation_step, input_pipeline
 from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
 from lmkd.core.errors import UserError
 
-# The quickstart's smoke form with networks of two layers.
-CONFIG = """
-from ml_collections import ConfigDict
-from lmkd.configs import quickstart
-
-def get_config(variant=None):
-    config = quickstart.get_config("smoke")
-    config.data.image_px = 32
-    for stage, width in (("teacher_w32", 6), ("teacher_v2p", 5), ("student", 4)):
-        config.stage[stage].model.backbone = "tiny_models.PatchBackbone"
-        config.stage[stage].model.backbone_options = ConfigDict({"width": width})
-    return config
-"""
 PARTS = ["teacher v2p", "teacher w32", "student", "critics", "term adversarial_v2p", "term adversarial_w32", "term channel"]
 
 
 @pytest.fixture
-def config_path(tmp_path) -> Path:
-    """A config of tiny networks; processes started in its folder find them."""
-    shutil.copy(tiny_models.__file__, tmp_path)
-    (tmp_path / "tiny.py").write_text(CONFIG)
-    return tmp_path / "tiny.py"
+def config_path(monkeypatch) -> Path:
+    """A config of tiny networks."""
+    monkeypatch.syspath_prepend(str(TINY))
+    return TINY / "quickstart.py"
 
 
 def check(found):
@@ -160,8 +144,7 @@ def test_collectives_are_counted_with_those_of_inner_programs():
     assert sorted(found) == [(False, (3,)), (False, (5, 2)), (False, (5, 2)), (True, (3,))]
 
 
-def test_a_step_sends_its_gradients_once(config_path, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
+def test_a_step_sends_its_gradients_once(config_path):
     found = collectives.run(configs.load(str(config_path)), stage="teacher_w32", rounds=1).figures["stages"]["teacher_w32"]
     assert found["norms"]["arrays"] > 0
     # Four bytes a parameter, and the sums of losses and counts.
@@ -169,7 +152,6 @@ def test_a_step_sends_its_gradients_once(config_path, tmp_path, monkeypatch):
 
 
 def test_the_input_pipeline_is_measured_on_one_core_and_on_all(config_path, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(input_pipeline, "FACES", 8)
     config = configs.load(str(config_path))
     config.data.data_dir = str(tmp_path / "data")

@@ -8,11 +8,13 @@ from pathlib import Path
 # Tests compile far longer than they compute: without LLVM's costly passes a tiny network takes a third less of a core's time.
 QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
+TINY = Path(__file__).with_name("tiny_experiments")  # configs of networks that compile in a moment
+
 
 def door(name: str, *arguments: str, cwd: Path, quick: bool = True) -> subprocess.CompletedProcess:
     """Runs a door on one CPU device, away from the checkout, without real data sets; `quick` compiles as above."""
     environment = {k: v for k, v in os.environ.items() if k != "LMKD_REAL_DATA"}
     environment["XLA_FLAGS"] = QUICK_COMPILATION if quick else ""
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).parents[1], Path(__file__).parent, TINY)))
     command = [sys.executable, "-m", f"lmkd.{name}", *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)

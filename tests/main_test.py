@@ -1,6 +1,7 @@
 """The doors in processes of their own: the whole way from config to report, and clear messages with exit statuses.
 
-One plain student here: ablation_test.py has the teachers and those they teach, smoke_test.py the other experiments.
+One plain student of two layers here: ablation_test.py has teachers and those they teach, packaging_test.py the quickstart's own
+networks, smoke_test.py the other experiments.
 """
 
 import json
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import cv2
 import pytest
-from doors import door
+from doors import TINY, door
 
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 from lmkd.data_builders.synthetic_faces.render import draw_face
 from lmkd.evaluation.files import claimed
 
-CONFIG = "configs/quickstart.py:plain,smoke"
+CONFIG = f"{TINY / 'quickstart.py'}:plain"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def trained(tmp_path_factory, data_dir) -> tuple[Path, subprocess.CompletedProce
     folder = tmp_path_factory.mktemp("run")
     done = door("main", f"--config={CONFIG}", f"--data_dir={data_dir}", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return folder / "runs" / "quickstart_plain_smoke", done
+    return folder / "runs" / "quickstart_plain", done
 
 
 def test_one_command_trains_scores_and_reports(trained):
