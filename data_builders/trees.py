@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from lmkd.core import encoded_images
 from lmkd.core.errors import report_together
 from lmkd.core.schemes import Scheme
 
@@ -169,11 +170,14 @@ def examine_image(path: Path) -> ImageFacts:
 
 def decoded_size(data: bytes) -> tuple[tuple[int, int], str]:
     """Returns ((width, height), "") of encoded image bytes, or ((0, 0), what is wrong)."""
-    if not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
-        return (0, 0), "neither JPEG nor PNG data" if data else "empty file"
+    if problem := encoded_images.problem(data):  # before a bomb's pixels are allocated
+        return (0, 0), problem
     # Landmarks are in pixels as stored, so an EXIF rotation must not swap the sides. Grey decodes faster than
     # colour and, like it, not at all where the file is cut short.
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # a side beyond OpenCV's own limit
+        image = None
     if image is None:
         return (0, 0), "damaged image (cut short, or does not decode)"
     return (image.shape[1], image.shape[0]), ""
