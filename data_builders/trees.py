@@ -214,6 +214,14 @@ def face_problems(face: Any, size_px: tuple[int, int], scheme: Scheme) -> list[s
     return problems
 
 
+def is_file(path: Path) -> bool:
+    """Says whether there is such a file; False too of a name that no file can have (too long for the file system)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def number_faces(faces: Sequence[Any], findings: Findings) -> list[Any]:
     """Gives the faces of each image the keys NAME#0, NAME#1, ... in order; notes a face that stands there twice."""
     seen: dict[Any, dict[bytes, str]] = {}
@@ -241,7 +249,7 @@ def _existing_images(splits: Mapping[str, Sequence[Any]], findings: Findings) ->
     for split, faces in splits.items():
         for face in faces:
             if face.image not in exists:
-                exists[face.image] = face.image.is_file()
+                exists[face.image] = is_file(face.image)
             if not exists[face.image] and (face.where or face.key) not in told:
                 told.add(face.where or face.key)
                 findings.lacks(split, f"{face.where or face.key}: image {findings.name(face.image)} is missing")

@@ -32,7 +32,7 @@ class Context(NamedTuple):
     def face(self, image: str, points_px: np.ndarray, where: str, **more: Any) -> Face:
         """Returns a face of the image named relative to the folder, or to its `images/`."""
         inside = self.root / image
-        if not inside.is_file() and (self.root / "images" / image).is_file():
+        if not trees.is_file(inside) and trees.is_file(self.root / "images" / image):
             inside = self.root / "images" / image
         return Face(self.findings.name(inside), inside, points_px, where=where, **more)
 
@@ -90,7 +90,7 @@ def read_coco(context: Context) -> Iterator[Face]:
         try:
             content = json.loads(context.findings.read_text(path) or "{}")
             images = {image["id"]: image["file_name"] for image in content["images"]}
-            annotations = content["annotations"]
+            annotations = list(content["annotations"])
         except json.JSONDecodeError as error:
             context.findings.problem(f"{name}:{error.lineno}", f"is no JSON ({error.msg})")
             continue

@@ -110,7 +110,12 @@ def _problems(card: dict[str, Any]) -> Iterator[str]:
         if not isinstance(card[key], str):
             yield f"{key}: no text"
     name = str(card["file"])
-    plain = name not in ("", "..") and name == PurePosixPath(name).name == PureWindowsPath(name).name and "\0" not in name
+    plain = (
+        name not in ("", "..")
+        and len(name.encode("utf-8", "replace")) < 256
+        and name == PurePosixPath(name).name == PureWindowsPath(name).name
+        and "\0" not in name
+    )
     if name != "." and not plain:
         yield f"file: {name!r} is not the name of a file beside the card"
     side, scale = card["image_px"], card["crop"].get("scale") if isinstance(card["crop"], dict) else None
