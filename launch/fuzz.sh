@@ -8,5 +8,5 @@
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
-export JAX_PLATFORMS=cpu OMP_NUM_THREADS=1
-exec nice -n 10 "${LMKD_PYTHON:-.venv/bin/python}" tests/fuzz/long_run.py "$@" 2>"${LMKD_FUZZ_LOG:-fuzz_stderr.log}"
+export JAX_PLATFORMS=cpu OMP_NUM_THREADS=1 PYTHONPATH="$root/tests${PYTHONPATH:+:$PYTHONPATH}"
+exec nice -n 10 "${LMKD_PYTHON:-.venv/bin/python}" -m fuzz.long_run "$@" 2>"${LMKD_FUZZ_LOG:-fuzz_stderr.log}"

@@ -86,8 +86,14 @@ def from_json(text: str) -> Scheme:
 
     Raises:
       UserError: missing or unknown fields, or an inconsistent scheme; all problems together.
+      json.JSONDecodeError: no JSON; it knows the line.
     """
-    raw = json.loads(text)
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise UserError(f"scheme JSON: {error}") from error
     if not isinstance(raw, dict):
         raise UserError("scheme JSON: no JSON object")
     fields = {f.name for f in dataclasses.fields(Scheme)}
@@ -104,7 +110,7 @@ def from_json(text: str) -> Scheme:
 
 
 def _from_fields(raw: Mapping[str, Any]) -> Scheme:
-    names = tuple(raw.get("names") or _numbered(raw["points"]))
+    names = tuple(raw.get("names") or _numbered(raw.get("points")))
     flip = raw.get("flip")
     if flip is None:
         flip = permutation_from_pairs(len(names), raw.get("flip_pairs", ()))

@@ -7,11 +7,10 @@
 Orbax's own files carry checksums of their index alone: a flipped bit in a tensor comes back as another weight.
 """
 
-import contextlib
 import gc
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -65,16 +64,21 @@ def differences(stored: Mapping[str, Any], needed: Mapping[str, Any]) -> list[st
     return problems
 
 
-@contextlib.contextmanager
-def quiet_failure() -> Iterator[None]:
-    """Keeps off the terminal what Orbax's abandoned reads of a damaged file say, each at length; the error itself is raised."""
+def attempt(read: Callable[[], Any]) -> tuple[Any, str]:
+    """Returns (what `read` returns, ""), or (None, what went wrong in a line) where it raises anything.
+
+    Orbax reads many tensors at once; where one fails, the abandoned others say so at length when they are collected: here,
+    where nobody hears it.
+    """
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
-        yield
-    except Exception:
-        gc.collect()
-        raise
+        try:
+            return read(), ""
+        except Exception as error:  # TensorStore's and Orbax's errors are of many kinds, and pages long
+            told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        gc.collect()  # the error and what its frames hold are gone only now
+        return None, told
     finally:
         sys.unraisablehook = before
 

@@ -5,6 +5,7 @@ with offering_another(step_folder, ("model",)):
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,11 +104,9 @@ def index(step_folder: Path, part: str, needed: Mapping[str, Any] | None = None)
 
 def reading(step_folder: Path, parts: Sequence[str], read: Callable[[], Any]) -> Any:
     """Reads by `read`; where it fails, names the tensors that cannot be read."""
-    try:
-        with soundness.quiet_failure():
-            return read()
-    except Exception as error:  # TensorStore's and Orbax's errors are of many kinds, and pages long
-        told = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+    found, told = soundness.attempt(read)
+    if not told:
+        return found
     problems = [f"cannot be read: {part}/{name}" for part in parts for name in _unreadable(step_folder, part)]
     raise Damaged(step_folder, problems or [f"it cannot be read ({told})"])
 
@@ -123,10 +122,8 @@ def _unreadable(step_folder: Path, part: str) -> list[str]:
             alone[n] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
             item = jax.tree.unflatten(structure, alone)
             plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-            try:
-                with soundness.quiet_failure():
-                    reader.restore(step_folder / part, args=ocp.args.PyTreeRestore(item=item, restore_args=plain))
-            except Exception:
+            wanted = ocp.args.PyTreeRestore(item=item, restore_args=plain)
+            if soundness.attempt(functools.partial(reader.restore, step_folder / part, args=wanted))[1]:
                 bad.append(names[n])
     return bad
 

@@ -1,19 +1,9 @@
 """The quick form of `launch/fuzz.sh`: a few cases a target, the same ones every time, and every input that once broke one."""
 
-import shutil
-
-import found
-import long_run
 import pytest
-import targets
+from fuzz import found, long_run, targets
 
 CASES = 25
-
-
-@pytest.fixture(scope="module", autouse=True)
-def remove_folder():
-    yield
-    shutil.rmtree(targets.FOLDER, ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", targets.TARGETS)
@@ -35,3 +25,21 @@ def test_a_reader_that_breaks_is_told(monkeypatch):
     monkeypatch.setitem(targets.TARGETS, "csv", targets.TARGETS["csv"]._replace(check=breaks))
     outcome = long_run.run("csv", CASES, derandomize=True)
     assert b"image" in outcome.data and "KeyError" in outcome.broken and outcome.cases > 0
+
+
+@pytest.mark.parametrize(("name", "faces"), [("csv", 2), ("coco", 2), ("dlib", 1)])
+def test_the_sound_inputs_that_are_mutated_are_read(name, faces):
+    findings = targets.trees.Findings(targets.FOLDER)
+    file = targets.FOLDER / "sound.txt"
+    file.write_bytes(targets.SOUND[name])
+    found_faces = list(targets.formats.READERS[name](targets.formats.Context(targets.FOLDER, [file], targets.SCHEME, findings)))
+    assert len(found_faces) == faces and not findings.problems
+
+
+def test_the_other_sound_inputs_are_read():
+    assert targets.landmark_files.parse_pts(targets.SOUND["pts"].decode(), 3).problems == []
+    assert targets.wflw.parse_line(targets.SOUND["wflw"].decode(), rect_attr=True)[1] == ""
+    for name in ("npz", "safetensors"):
+        file = targets.FOLDER / f"sound.{name}"
+        file.write_bytes(targets.SOUND[name])
+        assert targets.weights.load_state_dict(file)

@@ -1,4 +1,4 @@
-"""Runs fuzz targets for as many cases as asked: `python tests/fuzz/long_run.py CASES [TARGET ...]`, or launch/fuzz.sh.
+"""Runs fuzz targets for as many cases as asked: launch/fuzz.sh CASES [TARGET ...].
 
 Prints a line a target: cases, seconds, and what was found; ends with 1 where anything was. An input that breaks a reader is
 printed as Python bytes: put it into `found.py`, mend the reader. A case that takes longer than a minute ends the run with its
@@ -8,13 +8,12 @@ stack.
 import contextlib
 import faulthandler
 import logging
-import shutil
 import sys
 import time
 import traceback
 from typing import NamedTuple
 
-import targets
+from fuzz import targets
 from hypothesis import HealthCheck, Phase, given, settings
 
 LONGEST_CASE_S = 60
@@ -31,8 +30,7 @@ class Outcome(NamedTuple):
 
 def run(name: str, cases: int, *, derandomize: bool = False) -> Outcome:
     """Tries `cases` inputs on a target, or fewer where one breaks it."""
-    target, tried, last = targets.TARGETS[name], 0, b""
-    faulthandler_on = not derandomize
+    target, tried, last, armed = targets.TARGETS[name], 0, b"", 0.0
 
     @settings(
         max_examples=cases,
@@ -44,10 +42,11 @@ def run(name: str, cases: int, *, derandomize: bool = False) -> Outcome:
     )
     @given(target.strategy)
     def once(data: bytes) -> None:
-        nonlocal tried, last
+        nonlocal tried, last, armed
         tried, last = tried + 1, data
-        if faulthandler_on:
+        if not derandomize and time.monotonic() > armed + 5:  # each time starts a thread
             faulthandler.dump_traceback_later(LONGEST_CASE_S, exit=True)
+            armed = time.monotonic()
         target.check(data)
 
     try:
@@ -55,7 +54,7 @@ def run(name: str, cases: int, *, derandomize: bool = False) -> Outcome:
     except Exception:
         return Outcome(tried, traceback.format_exc(), last)
     finally:
-        if faulthandler_on:
+        if not derandomize:
             faulthandler.cancel_dump_traceback_later()
     return Outcome(tried, None, b"")
 
@@ -84,7 +83,4 @@ def main(cases: int, names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, sys.argv[2:]))
-    finally:
-        shutil.rmtree(targets.FOLDER, ignore_errors=True)
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, sys.argv[2:]))

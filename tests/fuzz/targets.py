@@ -6,16 +6,19 @@ Inputs start from sound files and are mutated: random bytes alone seldom get pas
 of each and every input that was ever found to break one; `launch/fuzz.sh` runs as many as one likes.
 """
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import json
+import shutil
 import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -38,11 +41,18 @@ from lmkd.prediction import images
 from lmkd.training import checkpoints, soundness
 
 SCHEME = schemes.from_json('{"points": 3, "name": "three", "flip_pairs": [[0, 1]]}')
-FOLDER = Path(tempfile.mkdtemp(prefix="lmkd_fuzz_"))  # files that a reader wants by path; `remove_folder` in fuzz_test.py
+FOLDER = Path(tempfile.mkdtemp(prefix="lmkd_fuzz_"))  # for what a reader wants by path
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 JUNK = (
     b"", b"\x00", b"\xff", b"\xff\xd8", b"-1", b"0", b"1e400", b"nan", b"inf", b"9" * 20, b"9" * 5000, b'"', b"'", b",", b":",
     b"\n", b"\r", b"\r\n", b"[]", b"{}", b"null", b"true", b"[[", b"{" * 2000, b"[" * 2000, b"<", b"<!ENTITY", b"&lt;", b"..",
     b"/", b"\\ud800", b"\xed\xa0\x80", "²".encode(), "٣".encode(), b"\xef\xbb\xbf", b"#", b"\x7f\xff\xff\xff", b"a" * 300,
+)  # fmt: skip
+
+
+VALUES = (
+    None, True, False, 0, 1, -1, 3, 1 << 40, 1 << 70, 0.5, float("nan"), float("inf"), 1e308, "", "a", "0", "..", "\x00",
+    "\ud800", "x" * 300, [], {}, [[]], [0], ["a"], {"a": 1}, {"": {}}, [None], [[0, 1]], [1, 2, 2, 3, 4, 1, 5, 6, 2],
 )  # fmt: skip
 
 
@@ -55,67 +65,72 @@ class Target(NamedTuple):
 
 
 def mutated(seeds: Sequence[bytes]) -> st.SearchStrategy[bytes]:
-    """Sound inputs after a few edits: bytes changed, cut out, repeated, replaced by junk; or any bytes at all."""
-    edit = st.tuples(
-        st.sampled_from(("flip", "cut", "repeat", "junk", "end", "swap")),
-        st.integers(0, 1 << 16),
-        st.integers(0, 1 << 8),
-        st.sampled_from(JUNK),
-    )
-    edits = st.lists(edit, min_size=1, max_size=5)
-    whole = st.builds(_edited, st.sampled_from(list(seeds)), edits)
-    return st.one_of(whole, whole, whole, whole, st.binary(max_size=200), st.text(max_size=100).map(_encoded))
+    """Sound inputs after up to five edits (a bit flipped, bytes cut out, repeated, swapped, replaced by junk, the end cut off);
+    or any bytes at all.
+
+    One draw of bytes says which: a strategy of many draws would spend most of the time in Hypothesis.
+    """
+    return st.binary(min_size=32, max_size=32).map(functools.partial(_mutant, tuple(seeds)))
 
 
-def _edited(seed: bytes, edits: Sequence[tuple[str, int, int, bytes]]) -> bytes:
-    data = bytearray(seed)
-    for kind, place, amount, junk in edits:
-        at = place % (len(data) + 1)
-        if kind == "flip" and at < len(data):
+def _mutant(seeds: Sequence[bytes], drawn: bytes) -> bytes:
+    choice, count = drawn[0], drawn[1] % 5 + 1
+    if choice >= 240:
+        return drawn[2 : 2 + drawn[1] % 30]
+    data = bytearray(seeds[choice % len(seeds)])
+    for n in range(count):
+        kind, high, low, amount, which, _ = drawn[2 + 6 * n : 8 + 6 * n]
+        at = ((high << 8) + low) % (len(data) + 1)
+        kind %= 7
+        if kind == 0 and at < len(data):
             data[at] ^= 1 << (amount % 8)
-        elif kind == "cut":
+        elif kind == 1:
             del data[at : at + amount]
-        elif kind == "repeat":
+        elif kind == 2:
             data[at:at] = data[at : at + amount] * 2
-        elif kind == "junk":
-            data[at : at + amount % 8] = junk
-        elif kind == "end":
+        elif kind in (3, 4):
+            data[at : at + amount % 8] = JUNK[which % len(JUNK)]
+        elif kind == 5:
             del data[at:]
-        elif kind == "swap" and data:
+        elif data:
             other = amount * 7 % len(data)
             data[at % len(data)], data[other] = data[other], data[at % len(data)]
     return bytes(data)
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
 def json_values(seeds: Sequence[object]) -> st.SearchStrategy[bytes]:
     """Sound JSON with one value somewhere replaced by another kind, or a key taken away; and mutated text."""
-    leaf = st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from([[], {}, [[]], {"a": {}}])
-    )
-    changed = st.builds(_changed, st.sampled_from(list(seeds)), st.lists(st.integers(0, 30), max_size=5), leaf, st.booleans())
-    return st.one_of(changed, changed, mutated([json.dumps(seed).encode() for seed in seeds]))
+    texts = tuple(json.dumps(seed).encode() for seed in seeds)
+    return st.binary(min_size=32, max_size=32).map(functools.partial(_changed, texts))
 
 
-def _changed(seed: object, path: Sequence[int], value: object, drop: bool) -> bytes:
-    whole = json.loads(json.dumps(seed))
+def _changed(texts: Sequence[bytes], drawn: bytes) -> bytes:
+    if drawn[0] < 80:
+        return _mutant(texts, drawn[1:] + drawn[:1])
+    whole = json.loads(texts[drawn[1] % len(texts)])
+    for n in range(drawn[2] % 2 + 1):
+        whole = _with_another_value(
+            whole, drawn[3 + 9 * n : 9 + 9 * n], drawn[9 + 9 * n], VALUES[drawn[10 + 9 * n] % len(VALUES)]
+        )
+    return json.dumps(whole).encode()
+
+
+def _with_another_value(whole: Any, path: bytes, drop: int, value: Any) -> Any:
     here, inside = whole, None
-    for step in path:
+    for step in path[: path[0] % 5 + 1]:
         keys = list(here) if isinstance(here, dict) else list(range(len(here))) if isinstance(here, list) else []
         if not keys:
             break
         inside = (here, keys[step % len(keys)])
         here = inside[0][inside[1]]
+    value = json.loads(json.dumps(value))  # its own copy: later edits may change it
     if inside is None:
-        whole = value
-    elif drop:
+        return value
+    if drop < 40:
         del inside[0][inside[1]]
     else:
         inside[0][inside[1]] = value
-    return json.dumps(whole).encode()
+    return whole
 
 
 def _text(data: bytes) -> str:
@@ -293,6 +308,10 @@ _WEIGHTS = {"params": {"a": np.arange(600, dtype=np.float32).reshape(20, 30), "b
 _CHECKPOINT = _checkpoint(_WEIGHTS)
 _CHECKPOINT_FILES = [bytes([n]) + _CHECKPOINT[name] for n, name in enumerate(sorted(_CHECKPOINT))]
 
+SOUND = {
+    "pts": _PTS, "wflw": _WFLW, "csv": _CSV, "coco": json.dumps(_COCO).encode(), "dlib": _DLIB, "youtube": _YOUTUBE,
+    "npz": _npz(), "safetensors": _safetensors(),
+}  # fmt: skip
 TARGETS = {
     "pts": Target(mutated([_PTS]), check_pts),
     "wflw": Target(mutated([_WFLW]), check_wflw),
@@ -303,8 +322,8 @@ TARGETS = {
     "scheme": Target(json_values([_SCHEME, json.loads(SCHEME.to_json())]), check_scheme),
     "card": Target(json_values([sound_card()]), check_card),
     "config": Target(json_values([_CONFIG]), check_config, share=0.3),
-    "npz": Target(mutated([_npz()]), _check_weights(".npz")),
-    "safetensors": Target(mutated([_safetensors()]), _check_weights(".safetensors")),
+    "npz": Target(mutated([SOUND["npz"]]), _check_weights(".npz")),
+    "safetensors": Target(mutated([SOUND["safetensors"]]), _check_weights(".safetensors")),
     "image": Target(mutated([_PICTURES[kind] for kind in ("PNG", "JPEG", "progressive")]), check_image),
     "picture": Target(mutated(list(_PICTURES.values())), check_picture),
     "checkpoint": Target(mutated(_CHECKPOINT_FILES), check_checkpoint, share=0.003),
