@@ -75,7 +75,9 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
     runtime = config.runtime = ConfigDict()
     runtime.dtype = "auto"  # compute type: "float32", "bfloat16", or "auto" (bfloat16 on accelerators)
+    runtime.parallel = "pmap"  # the parallel map: "pmap", or "mesh" (jax.shard_map over a named mesh); results are equal
     runtime.compilation_cache = "auto"  # folder of compiled programs; "auto" is in the user's cache folder, "" for none
+    runtime.stall_seconds = 1800.0  # a run that makes no step (nor save, nor validation) for so long ends itself; 0 never
     runtime.faces_in_report = True  # pictures of best, median and worst faces (--no_faces switches them off)
 
     ablation = config.ablation = ConfigDict()  # the comparison table over stages that name a row
@@ -153,6 +155,9 @@ def stage() -> ConfigDict:
     train.log_every = "50 steps"
     train.validate_every = "1 epochs"
     train.save_every = "1 epochs"
+    train.on_save_error = "stop"  # a checkpoint that cannot be written: "stop", or "go_on" without it
+    train.retries = 0  # after a NaN or infinite loss: go back to the last checkpoint so many times, each time with ...
+    train.retry_rate = 0.5  # ... the learning rates times this
     train.shares_every = "500 steps"  # measure each term's share of the gradient (a step's time a term); "0 steps" never
     return s
 

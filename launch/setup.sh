@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by quickstart.sh and test.sh: makes .venv in the repository's root and installs lmkd into it, once.
+# Sourced by the scripts beside it: makes .venv in the repository's root and installs lmkd into it, once.
 # Bash 3.2 and up, so that it runs on macOS as it is.
 #
 #   lmkd_setup ""       installs lmkd
-#   lmkd_setup "dev"    installs lmkd[dev]
+#   lmkd_setup "dev"    installs lmkd[dev]; or another extra
 #
 # Afterwards the working directory is the root, and $LMKD_VENV/bin/python has lmkd. PYTHON=/path/to/python chooses the
 # interpreter of a new environment.
@@ -91,11 +91,11 @@ lmkd_install() {
   # What an editable install depends on: where the checkout lies and what pyproject.toml asks for.
   state="$LMKD_ROOT $(cksum <"$LMKD_ROOT/pyproject.toml")"
   if [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$state" ]; then
-    # A second line names the extra; the development install includes the plain one.
-    case $(sed -n 2p "$stamp") in "$extra" | dev) return 0 ;; esac
+    # A second line names the extra; every one includes the plain installation, none includes another.
+    case $extra in "" | "$(sed -n 2p "$stamp")") return 0 ;; esac
   fi
   [ -z "$extra" ] || target=".[$extra]"
-  lmkd_say "installing lmkd$extra (a few minutes the first time)"
+  lmkd_say "installing lmkd${extra:+[$extra]} (a few minutes the first time)"
   rm -f "$stamp"
   if command -v uv >/dev/null; then
     uv pip install --quiet --python "$LMKD_VENV/bin/python" -e "$target"

@@ -1,17 +1,22 @@
 """What the doors share: flags of a config, errors without tracebacks, exit statuses.
 
-Exit statuses: 0 done; 1 a fault of ours; 2 something the user gave; 130 and 143 stopped by Ctrl-C and SIGTERM, state saved.
+Exit statuses: 0 done; 1 a fault of ours; 2 something the user gave; 130 and 143 stopped by Ctrl-C and SIGTERM, state saved; 75
+another process of the run is lost or hangs. After 75, 130 and 143 the same command goes on.
 """
 
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
 from lmkd import config as configs
 from lmkd.core.errors import UserError
+from lmkd.training import hosts
 from lmkd.training.loop import Interrupted
+
+GOES_ON = "The same command goes on from there."
 
 
 def define_config_flag(default: str | None = None) -> None:
@@ -37,14 +42,17 @@ def run(
         else:
             main()
     except Interrupted as stopped:
-        print(f"{stopped}. The same command goes on from there.", file=sys.stderr)
+        print(f"{stopped}. {GOES_ON}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
     except KeyboardInterrupt:
         print("stopped at once; what was finished before stands", file=sys.stderr)
         sys.exit(130)
     except (UserError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        hosts.leave(2)
+    except jax.errors.JaxRuntimeError as error:
+        hosts.leave_if_peer_lost(error)
+        raise
 
 
 def _parse(argv: list[str], needs_config: bool) -> list[str]:

@@ -20,18 +20,19 @@ from lmkd.data import pipeline, reading
 from lmkd.data.transforms import CROP_PROTOCOLS
 from lmkd.models.landmarker import COLOURS, PARTS
 from lmkd.ops.heatmaps import ROUND_TRIP_CELLS
-from lmkd.training import checkpoints, optimisers
+from lmkd.training import checkpoints, optimisers, parallel
 
 ACTIVATIONS = ("linear", "softmax")
 DTYPES = ("auto", "float32", "bfloat16")
 LENGTH_UNITS = ("steps", "epochs", "examples")
+ON_SAVE_ERROR = ("stop", "go_on")
 NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1", "SoftArgmaxWing", "TeacherPositions")  # terms on logits
 # What may change between the start of a stage and its continuation: it has no influence on the trained parameters.
 FREE_TO_CHANGE = (
-    "evaluation.", "runtime.compilation_cache", "runtime.faces_in_report", "expected", "stages", "data.data_dir",
-    "data.manual_dirs.", "data.partial", "data.test",
-    "data.threads", "train.log_every", "train.save_every", "train.validate_every", "train.shares_every", "data.validation",
-    "ablation.", "row",
+    "evaluation.", "runtime.compilation_cache", "runtime.parallel", "runtime.faces_in_report", "runtime.stall_seconds",
+    "train.on_save_error", "train.retries", "train.retry_rate", "train.log_every", "train.save_every", "train.validate_every",
+    "train.shares_every", "data.data_dir", "data.manual_dirs.", "data.partial", "data.threads", "data.validation", "data.test",
+    "stages", "expected", "ablation.", "row",
 )  # fmt: skip
 
 
@@ -191,7 +192,10 @@ def _rest(config: ConfigDict) -> Iterator[str]:
         yield str(unknown("decoder", config.heatmap.decoder, ROUND_TRIP_CELLS, "config.heatmap.decoder"))
     if config.runtime.dtype not in DTYPES:
         yield str(unknown("dtype", config.runtime.dtype, DTYPES, "config.runtime.dtype"))
+    if config.runtime.parallel not in parallel.KINDS:
+        yield str(unknown("parallel map", config.runtime.parallel, parallel.KINDS, "config.runtime.parallel"))
     yield from _at_least(config.heatmap, "config.heatmap", sigma_cells=0.1)
+    yield from _at_least(config.runtime, "config.runtime", stall_seconds=0)
     yield from _at_least(config.evaluation, "config.evaluation", batch_size=1)
     yield from _at_least(config, "config", seed=0)
     if not all(t > 0 for t in config.evaluation.thresholds):
@@ -245,6 +249,10 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
             yield f"{key}: {value} is not within 0 and 1"
     if stage.optimizer.name == "adam" and stage.optimizer.weight_decay:
         yield f"{where}.optimizer.weight_decay has no effect with 'adam': take 'adamw', or 0"
+    if train.on_save_error not in ON_SAVE_ERROR:
+        yield str(unknown("policy", train.on_save_error, ON_SAVE_ERROR, f"{where}.train.on_save_error"))
+    if not 0 < train.retry_rate <= 1:
+        yield f"{where}.train.retry_rate: {train.retry_rate} is not above 0 and at most 1"
     if train.micro_batches >= 1 and train.batch_size % train.micro_batches:
         yield f"{where}.train.batch_size: {train.batch_size} does not divide into {train.micro_batches} micro_batches"
     lengths = {f"{where}.train.{k}": train[k] for k in ("length", "log_every", "validate_every", "save_every")}

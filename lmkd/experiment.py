@@ -5,6 +5,7 @@
 <workdir>/{report.html, results.json}, <workdir>/faces_<stage>_<split>_<crop>_<checkpoint>.csv
 """
 
+import contextlib
 import hashlib
 import json
 import time
@@ -24,11 +25,11 @@ from lmkd.evaluation.comparison import Comparison
 from lmkd.evaluation.comparison_tables import comparison_text
 from lmkd.evaluation.content import ReportContent, Result, headline
 from lmkd.evaluation.faces import FacePicture
-from lmkd.evaluation.files import whole_file
+from lmkd.evaluation.files import claimed, is_claimed, whole_file
 from lmkd.evaluation.tables import summary_text
 from lmkd.models import cost
 from lmkd.opened import of_checkpoint
-from lmkd.training import checkpoints, loop
+from lmkd.training import checkpoints, hosts, loop
 from lmkd.training.logs import read_metrics
 
 
@@ -45,9 +46,16 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
     build.prepare_data(config)
     scoring.check_scorable(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    trained = [_train_stage(config, name, workdir / name) for name in config.stages]
-    _write_text(workdir / "config.json", configs.to_json(config))
-    return _evaluate(config, workdir, trained, command)
+    with claimed(workdir, command=command) if hosts.is_writer() else contextlib.nullcontext():
+        hosts.barrier(f"{workdir}: claimed")
+        if not is_claimed(workdir):
+            raise UserError(
+                f"--workdir={workdir} is not the same folder on every host: it must lie on a file system they share"
+            )
+        trained = [_train_stage(config, name, workdir / name) for name in config.stages]
+        _write_text(workdir / "config.json", configs.to_json(config))
+        hosts.barrier(f"{workdir}: every stage is trained")
+        return _evaluate(config, workdir, trained, command)
 
 
 def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
@@ -59,20 +67,12 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
         print(f"stage {name}: finished, skipped ({folder})")
         return json.loads(finished.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    built = stages.stage(config, name, folder, scoring.validator(config), teachers)
     _write_text(folder / "config.json", configs.to_json(config))
-    cost_rows = cost.count(built.net, built.image_px)
-    options = built.arguments["options"]
-    print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost_rows)}")
-    print(
-        f"{options.total_steps} steps of {options.batch_size} faces on {jax.device_count()} {jax.default_backend()} device(s)"
-    )
-    (folder.parent / "results.json").unlink(missing_ok=True)  # what it says is not of the network that comes now
+    if hosts.is_writer():
+        (folder.parent / "results.json").unlink(missing_ok=True)  # what it says is not of the network that comes now
     begun = time.monotonic()
-    try:
-        loop.run(**built.arguments)
-    finally:
-        built.arguments["iterator"].close()
+    built, slowed = _trained(config, name, folder, teachers)
+    cost_rows, options = cost.count(built.net, built.image_px), built.arguments["options"]
     jax.clear_caches()  # the programs of an ablation's dozens of stages would pile up in memory
     summary = {
         "name": name,
@@ -84,10 +84,46 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
         "macs": cost.total(cost_rows).macs,
         "provenance": [p._asdict() for p in built.provenance],
         "teachers": stages.identities(teachers),
-        "notices": built.watch.notices(),
+        "notices": [*built.watch.notices(), *slowed],
     }
     _write_text(finished, json.dumps(summary, indent=1))
+    hosts.barrier(f"{folder}: the stage is finished")
     return summary
+
+
+def _trained(config: ConfigDict, name: str, folder: Path, teachers: stages.Sources) -> tuple[stages.Stage, list[str]]:
+    """Trains a stage to its end; returns it, and what is to be told of losses that were not finite on the way."""
+    train, kept = config.stage[name].train, folder / "retries.json"
+    retried: list[str] = json.loads(kept.read_text()) if kept.is_file() else []
+    while True:
+        built = stages.stage(
+            _slowed(config, name, train.retry_rate ** len(retried)), name, folder, scoring.validator(config), teachers
+        )
+        options = built.arguments["options"]
+        print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost.count(built.net, built.image_px))}")
+        devices = f"{jax.device_count()} {jax.default_backend()} device(s)"
+        devices += f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        print(f"{options.total_steps} steps of {options.batch_size} faces on {devices}")
+        try:
+            loop.run(**built.arguments)
+            return built, retried
+        except loop.Diverged as error:
+            if len(retried) >= train.retries:
+                raise
+            factor = train.retry_rate ** (len(retried) + 1)
+            retried.append(f"at step {error.step} the loss was not finite: from the checkpoint before, rates times {factor:g}")
+            _write_text(kept, json.dumps(retried))
+            print(f"stage {name}: {error}\nstage {name}: {retried[-1]} ({len(retried)} of {train.retries} times)")
+        finally:
+            built.arguments["iterator"].close()
+
+
+def _slowed(config: ConfigDict, name: str, factor: float) -> ConfigDict:
+    """The config with the stage's learning rates, the critics' too, times a factor."""
+    slowed = config.copy_and_resolve_references()
+    for part in (slowed.stage[name].optimizer, slowed.stage[name].critics):
+        part.learning_rate *= factor
+    return slowed
 
 
 def _refuse_changes(config: ConfigDict, name: str, folder: Path, teachers: stages.Sources) -> None:
@@ -150,7 +186,8 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
         notices=list(dict.fromkeys(notices)),
         quoted=config.evaluation.quoted,
     )
-    report.write_report(path, content)
+    if hosts.is_writer():
+        report.write_report(path, content)
     _write_text(
         results_path,
         json.dumps({"fingerprint": mark, "summary": summary, "results": scoring.numbers(results)}, indent=1),
@@ -173,7 +210,8 @@ def _score_checkpoint(config, stage: str, label: str, folder: Path, text: str, w
                 provenance=text,
                 pictures=pictures and config.runtime.faces_in_report and not scored,
             )
-            scoring.write_faces(workdir, f"{stage}_{reference}_{crop}_{label}", found.result)
+            if hosts.is_writer():
+                scoring.write_faces(workdir, f"{stage}_{reference}_{crop}_{label}", found.result)
             scored.append(found._replace(result=found.result._replace(name=f"{stage} on {reference}")))
     return scored
 
@@ -215,5 +253,7 @@ def _trained_text(stage: dict[str, Any]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
+    if not hosts.is_writer():
+        return
     with whole_file(path) as file:
         file.write(text)

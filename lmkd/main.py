@@ -15,14 +15,19 @@ from lmkd import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; runs/<config> by default.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "Several processes: HOST:PORT of process 0, or auto on a cluster.")
+_PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes there are, with --coordinator=HOST:PORT.")
+_PROCESS = flags.DEFINE_integer("process", -1, "Which of them this is, from 0.")
 _FACES = flags.DEFINE_bool("faces", True, "Pictures of faces in the report; --no_faces leaves them out.")
 
 
 def main() -> None:
     """The door's one call."""
     from lmkd import experiment
+    from lmkd.training import hosts
 
     cli.quiet()
+    hosts.connect(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     config = flags.FLAGS.config
     if _DATA_DIR.value:
         config.data.data_dir = _DATA_DIR.value

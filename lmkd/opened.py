@@ -92,7 +92,7 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
     flips = bool(config.evaluation.flip_test if flip_test is None else flip_test)
     flip = tuple(loaded.scheme.flip) if flips else None
     predict = jax.jit(lambda variables, crops: landmarker.predict(loaded.model, variables, crops, flip_permutation=flip))
-    variables, share = parallel.on_this_host(loaded.variables)
+    variables, share = parallel.rows_over_devices(loaded.variables)
 
     def run(crops: np.ndarray) -> Reading:
         # Padded to a power of two, so that a few programs serve every number of faces.

@@ -47,6 +47,7 @@ class Training(NamedTuple):
       recipe, rate, optimizers, options: what `step.make_train_step` takes.
       networks, frozen: the teachers and their variables, by name.
       first: the state before the first step, of NumPy arrays as far as it was drawn.
+      parallel: the parallel map, one of `parallel.KINDS`.
     """
 
     net: landmarker.Landmarker
@@ -58,11 +59,12 @@ class Training(NamedTuple):
     networks: dict[str, Teacher]
     frozen: dict[str, Any]
     first: state.TrainState
+    parallel: str = "pmap"
 
     def trainer(self) -> shares.Trainer:
         """THE step, mapped over devices, with the teachers bound."""
         mapped = step.make_train_step(self.net, self.recipe, self.optimizers, self.rate, self.options, self.networks)
-        return shares.Trainer(mapped, frozen=self.frozen, terms=self.recipe.names)
+        return shares.Trainer(mapped, frozen=self.frozen, terms=self.recipe.names, kind=self.parallel)
 
 
 Sources = Mapping[str, build.Loaded]  # teachers by their name in the stage
@@ -211,6 +213,8 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
             log_steps=steps(train.log_every),
             validate_steps=steps(train.validate_every),
             save_steps=steps(train.save_every),
+            stall_seconds=config.runtime.stall_seconds,
+            go_on_unsaved=train.on_save_error == "go_on",
             batch_size=train.batch_size,
             micro_batches=train.micro_batches,
             share_steps=steps(train.shares_every) if len(terms.terms) > 1 else 0,
@@ -248,7 +252,8 @@ def training(config: ConfigDict, name: str, scheme: Scheme, teachers: Sources, s
     variables = starting.first_variables(net, part, build.image_px(part, config), seed, teachers)
     owned = _first_term_variables(net, terms, variables, networks, frozen, scheme, options, crop_px, seed)
     first = state.create(variables, optimizers, seed=seed, ema=train.ema_decay > 0, terms=owned)
-    return Training(net, crop_px, terms, rate, optimizers, options, networks, frozen, first)
+    kind = config.runtime.parallel
+    return Training(net, crop_px, terms, rate, optimizers, options, networks, frozen, first, kind)
 
 
 def crop_side(config: ConfigDict, name: str, teachers: Sources) -> int:

@@ -4,6 +4,7 @@ One plain student here: ablation_test.py has the teachers and those they teach, 
 """
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from doors import door
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 from lmkd.data_builders.synthetic_faces.render import draw_face
+from lmkd.evaluation.files import claimed
 
 CONFIG = "configs/quickstart.py:plain,smoke"
 
@@ -49,8 +51,17 @@ def test_a_second_run_reuses_everything(trained, data_dir):
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     again = door("main", f"--config={CONFIG}", f"--data_dir={data_dir}", cwd=workdir.parents[1])
     assert again.returncode == 0 and "finished, skipped" in again.stdout and "nothing changed" in again.stdout
-    after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and p != workdir / "config.json"}
+    written = {workdir / "config.json", workdir / ".running"}
+    after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file() and p not in written}
     assert {p: before[p] for p in after} == after
+
+
+def test_a_second_run_at_the_same_time_is_refused_and_the_first_named(trained, data_dir):
+    workdir, _ = trained
+    with claimed(workdir, command="python -m lmkd.main --config=first.py"):
+        done = door("main", f"--config={CONFIG}", f"--data_dir={data_dir}", cwd=workdir.parents[1])
+    assert done.returncode == 2
+    assert f"in use by another run: process {os.getpid()} on " in done.stderr and "--config=first.py" in done.stderr
 
 
 def test_a_changed_config_is_refused_with_what_changed(trained, data_dir):

@@ -7,35 +7,51 @@
 CRC-32 of each tensor: what is read is compared with it. A damaged step is refused, and a sound one beside it named.
 """
 
+import contextlib
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from grain.checkpoint import CheckpointRestore, CheckpointSave
+from grain.checkpoint import CheckpointSave
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from lmkd.core.errors import UserError, unknown
 from lmkd.distill.base import TermVariables
-from lmkd.training import soundness, stored
+from lmkd.training import parallel, soundness, stored
 from lmkd.training import state as states
 
 WHICH = ("best", "latest")
 METRIC = "validation_nme"  # lower is better; BestN(reverse=True) keeps the lowest
 
 
+class Unsaved(UserError):
+    """The checkpoint of `step` could not be written."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class Checkpoints:
     """Saves and restores one stage's checkpoints."""
 
     def __init__(self, folder: Path, *, keep_latest: int = 1, asynchronous: bool = True):
+        self.folder = folder.absolute() / "checkpoints"
+        self._keep_latest, self._asynchronous = keep_latest, asynchronous
+        self._writing = 0
+        _scores(self.folder)  # Orbax reads them too, and says less of a damaged one
+        self._manager = self._opened()
+
+    def _opened(self) -> ocp.CheckpointManager:
         policy = AnyPreservationPolicy(
             [
-                LatestN(keep_latest),
+                LatestN(self._keep_latest),
                 BestN(get_metric_fn=lambda m: m[METRIC], reverse=True, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
@@ -43,16 +59,18 @@ class Checkpoints:
             preservation_policy=policy,
             best_fn=lambda m: m[METRIC],  # without it Orbax writes no metrics to disk; the policy decides what stays
             best_mode="min",
-            enable_async_checkpointing=asynchronous,
+            enable_async_checkpointing=self._asynchronous,
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
-        self._folder = folder.absolute() / "checkpoints"
-        _scores(self._folder)  # Orbax reads them too, and says less of a damaged one
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, state: states.TrainState, iterator: Any, meta: Mapping[str, Any], *, validation_nme: float | None) -> None:
-        """Saves in the background; a step that is already there is left as it is."""
-        step = int(state.step)
+        """Saves in the background; a step that is already there is left as it is.
+
+        Raises:
+          Unsaved: this checkpoint could not be begun, or the one before it, not waited for, could not be written.
+        """
+        step, state = int(state.step), parallel.shared(state)
         if step in self._manager.all_steps():
             return
         model, train = states.inference_variables(state), _training_part(state)
@@ -64,7 +82,10 @@ class Checkpoints:
             "iterator": CheckpointSave(iterator),
         }
         metrics = None if validation_nme is None else {METRIC: validation_nme}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        self.wait()
+        self._writing = step
+        with self._told_if_unsaved():
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def latest_step(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
@@ -79,11 +100,11 @@ class Checkpoints:
         """
         step = self._manager.latest_step()
         if step is None:
-            raise UserError(f"no checkpoint to go on from under {self._folder}")
-        folder = _folder_of(self._folder, step)
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            raise UserError(f"no checkpoint to go on from under {self.folder}")
+        folder = _folder_of(self.folder, step)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.shared(like))
         wanted = {"model": states.inference_variables(shapes), "train": _training_part(shapes)}
-        items = {part: ocp.args.StandardRestore(wanted[part]) for part in wanted} | {"iterator": CheckpointRestore(iterator)}
+        items = {part: ocp.args.StandardRestore(wanted[part]) for part in wanted}
         read = functools.partial(self._manager.restore, step, args=ocp.args.Composite(**items))
         with stored.offering_another(folder, tuple(wanted)):
             stored.json_item(folder, "meta")
@@ -91,15 +112,55 @@ class Checkpoints:
                 stored.index(folder, part, wanted[part])
             back = stored.reading(folder, tuple(wanted), read)
             stored.check_values(folder, {part: back[part] for part in wanted})
-        return _joined(back["train"], back["model"], averaged=like.ema is not None)
+            _set_iterator(iterator, folder)
+        return parallel.on_this_host(_joined(back["train"], back["model"], averaged=like.ema is not None))
 
     def wait(self) -> None:
-        """Waits until what is being written is on disk."""
-        self._manager.wait_until_finished()
+        """Waits until what is being written is on disk.
+
+        Raises:
+          Unsaved: it could not be written.
+        """
+        with self._told_if_unsaved():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _told_if_unsaved(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self._manager.close()
+            self._manager = self._opened()  # one that has failed once refuses to go on
+            steps, _ = _steps(self.folder)
+            raise Unsaved(
+                f"the checkpoint of step {self._writing} could not be written ({_first_cause(error)}); "
+                + (f"that of step {steps[-1]} stands" if steps else "there is none before it")
+                + f", in {self.folder}. Is the disk full, or not to be written to?",
+                self._writing,
+            ) from error
 
     def close(self) -> None:
         """Waits and releases the writer."""
         self._manager.close()
+
+
+def _first_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+
+
+def _set_iterator(iterator: Any, step_folder: Path) -> None:
+    """Sets an iterator to where it was. Its state counts global batches, so any host's serves, however many there are now."""
+    kept = sorted((step_folder / "iterator").glob("process_*-of-*.json"))
+    if not kept:
+        raise stored.Damaged(step_folder, ["`iterator`, which says which faces come next, is missing"])
+    before = stored.json_item(step_folder, "iterator", kept[0].name)
+    try:
+        iterator.set_state(before)
+    except (KeyError, TypeError, ValueError) as error:
+        raise stored.Damaged(step_folder, [f"`iterator` is no state of this data iterator ({error})"]) from error
 
 
 def find_step(path: Path, which: str = "best") -> Path:

@@ -1,4 +1,12 @@
-"""The one seam of the parallel map: how a step runs on every device of every host."""
+"""The one seam of the parallel map: how a step runs on every device of every host.
+
+mapped = map_train_step(step)                    # jax.pmap
+mapped = map_train_step(step, "mesh")            # the same under jax.jit, over a named mesh
+state, metrics = mapped(replicate(state), split_over_devices(batch), replicate(frozen), replicate(only))
+
+The two maps run the same program and take the same arguments. With several hosts, pmap's arrays are each host's own, replicated
+over its devices, and a mesh's are one array over all devices; `shared` and `on_this_host` go from one form to the other.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,25 +15,55 @@ import jax
 import numpy as np
 
 AXIS = "batch"  # the steps' collectives name this axis
+KINDS = ("pmap", "mesh")
 
 
 def replicate(tree: Any) -> Any:
-    """Puts a pytree on every device, as the mapped functions return it: a first call with anything else compiles twice."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    """Puts a pytree on every device of this host, as the mapped functions return it: a first call with anything else compiles
+    twice. Every host must give the same values."""
+    return jax.device_put(tree, _sharding(jax.local_devices()))
 
 
-def map_train_step(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+def map_train_step(step: Callable[..., tuple[Any, Any]], kind: str = "pmap") -> Callable[..., tuple[Any, Any]]:
     """Maps (state, batch, frozen, only) -> (state, metrics) over devices; all but the batch come and go without a device axis.
 
     The state is donated.
+
+    Args:
+      step: the step; its collectives name `AXIS`.
+      kind: "pmap", or "mesh": `jax.shard_map` over a mesh of all devices, under `jax.jit`.
     """
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=(None, None), donate_argnums=(0,))
+    if kind == "pmap":
+        return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None, None), out_axes=(None, None), donate_argnums=(0,))
+    everywhere, rows = _sharding(jax.devices()), _sharding(jax.devices(), AXIS)
+
+    def on_one_device(state, batch, frozen, only):
+        return step(state, jax.tree.map(lambda x: x[0], batch), frozen, only)
+
+    specs = (everywhere.spec, rows.spec, everywhere.spec, everywhere.spec)
+    whole = jax.shard_map(on_one_device, mesh=everywhere.mesh, in_specs=specs, out_specs=everywhere.spec, check_vma=False)
+    mapped = jax.jit(whole, donate_argnums=(0,))
+
+    def run(state, batch, frozen, only):
+        batch = jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
+        return mapped(shared(state), batch, shared(frozen), shared(only))
+
+    return run
 
 
 def map_predict(predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Maps (variables, batch) -> per-face arrays over this host's devices."""
-    return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
+    """Maps (variables, batch) -> per-face arrays over this host's devices; every host predicts for itself."""
+    if jax.process_count() == 1:
+        return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
+    everywhere, rows = _sharding(jax.local_devices()), _sharding(jax.local_devices(), AXIS)
+
+    def on_one_device(variables, batch):
+        return jax.tree.map(lambda x: x[None], predict(variables, jax.tree.map(lambda x: x[0], batch)))
+
+    specs = (everywhere.spec, rows.spec)
+    whole = jax.shard_map(on_one_device, mesh=everywhere.mesh, in_specs=specs, out_specs=rows.spec, check_vma=False)
+    mapped = jax.jit(whole)
+    return lambda variables, batch: mapped(on_this_host(variables), batch)
 
 
 def split_over_devices(batch: dict[str, Any], *, parts: int = 1) -> dict[str, np.ndarray]:
@@ -45,11 +83,46 @@ def joined(values: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), values)
 
 
-def on_this_host(tree: Any) -> tuple[Any, Callable[[np.ndarray], Any]]:
+def rows_over_devices(tree: Any) -> tuple[Any, Callable[[np.ndarray], Any]]:
     """Puts a pytree on each of this host's devices; returns it, and a function that shares an array's rows out among them.
 
     The number of rows must be a multiple of the number of devices. What `jax.jit` makes of the two is shared out alike.
     """
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-    everywhere, rows = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in ((), (AXIS,)))
-    return jax.device_put(tree, everywhere), lambda array: jax.device_put(array, rows)
+    rows = _sharding(jax.local_devices(), AXIS)
+    return replicate(tree), lambda array: jax.device_put(array, rows)
+
+
+def shared(tree: Any) -> Any:
+    """What every host holds as its own, as arrays over all hosts' devices: what checkpoints and meshes take."""
+    if jax.process_count() == 1:
+        return tree
+    everywhere = _sharding(jax.devices())
+
+    def one(x):
+        if not x.is_fully_addressable:
+            return x
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere, [shard.data for shard in x.addressable_shards])
+
+    return jax.tree.map(one, tree)
+
+
+def on_this_host(tree: Any) -> Any:
+    """What is replicated over all hosts' devices, as arrays over this host's."""
+    if jax.process_count() == 1:
+        return tree
+    everywhere = _sharding(jax.local_devices())
+
+    def one(x):
+        if not isinstance(x, jax.Array) or x.is_fully_addressable:
+            return jax.device_put(x, everywhere)
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        return jax.make_array_from_single_device_arrays(x.shape, everywhere, [shard.data for shard in x.addressable_shards])
+
+    return jax.tree.map(one, tree)
+
+
+def _sharding(devices: list[Any], *axes: str) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(jax.sharding.Mesh(np.array(devices), (AXIS,)), jax.sharding.PartitionSpec(*axes))

@@ -20,8 +20,8 @@ class Trainer:
     the state: nothing more is compiled, and weights, schedules and masks are those of the step.
     """
 
-    def __init__(self, step: Callable, *, frozen: Mapping[str, Any], terms: tuple[str, ...]):
-        self._mapped = parallel.map_train_step(step)
+    def __init__(self, step: Callable, *, frozen: Mapping[str, Any], terms: tuple[str, ...], kind: str = "pmap"):
+        self._mapped = parallel.map_train_step(step, kind)
         self._frozen = parallel.replicate(dict(frozen))
         self._terms = terms
         self._all = parallel.replicate(np.ones(len(terms), np.float32))

@@ -102,7 +102,7 @@ def test_a_damaged_model_is_refused_and_the_step_before_it_offered(stage, damage
     [
         (lambda s: flip_a_bit(s, "train"), "changed since it was saved: train/"),
         (lambda s: cut_short(s, "train"), "cannot be read: train/"),
-        (lambda s: shutil.rmtree(s / "iterator"), 'Item "iterator" was not found'),
+        (lambda s: shutil.rmtree(s / "iterator"), "`iterator`, which says which faces come next, is missing"),
     ],
     ids=["flipped", "cut short", "no iterator"],
 )

@@ -1,0 +1,112 @@
+"""The whole campaign of faults, and the soak: runs them and writes what was seen as Markdown. launch/faults.sh calls it.
+
+python tests/campaign.py OUTPUT.md [--kills=20] [--soak_steps=2000]
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from statistics import median
+
+import jax
+from doors import QUICK_COMPILATION
+
+ROOT = Path(__file__).parents[1]
+SUITES = ("tests/faults_test.py", "tests/pod_test.py", "tests/training/loop_test.py")
+EVERY = 50
+
+
+def faults(kills: int) -> list[str]:
+    """Runs the faults; returns the rows of a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "junit.xml"
+        environment = os.environ | {"LMKD_KILLS": str(kills), "LMKD_SLOW_TESTS": "1"}
+        command = [sys.executable, "-m", "pytest", "-q", *SUITES, f"--junitxml={results}", "-o", "junit_family=xunit1"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=False)
+        cases = ET.parse(results).getroot().iter("testcase")
+        return [f"| {_words(c.get('name'))} | {_outcome(c)} | {float(c.get('time')):.0f} |" for c in cases]
+
+
+def _words(name: str) -> str:
+    return name.removeprefix("test_").replace("_", " ")
+
+
+def _outcome(case: ET.Element) -> str:
+    bad = next((part.tag for part in case if part.tag in ("failure", "error", "skipped")), "held")
+    properties = [f"{p.get('value')} {p.get('name')}" for p in case.iter("property")]
+    return ", ".join([bad.upper() if bad != "held" else bad, *properties])
+
+
+def soak(steps: int) -> tuple[list[tuple[int, float, int]], float]:
+    """Runs a distillation with a save every 50 steps; returns (step, resident MB, open files) at each, and its seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        workdir, student = Path(folder) / "run", "--config.stage.student.train."
+        flags = ["--config=configs/quickstart.py:smoke", f"--data_dir={folder}/data", f"--workdir={workdir}", "--no_faces"]
+        flags += [f"{student}length={steps} steps", f"{student}save_every={EVERY} steps", f"{student}log_every={EVERY} steps"]
+        flags += [f"{student}validate_every={steps} steps"]
+        begun, log = time.monotonic(), workdir / "student" / "metrics.jsonl"
+        environment = os.environ | {"XLA_FLAGS": QUICK_COMPILATION}
+        with (Path(folder) / "log").open("w") as said:
+            running = subprocess.Popen(
+                [sys.executable, "-m", "lmkd.main", *flags], cwd=ROOT, env=environment, stdout=said, stderr=said
+            )
+            seen: dict[int, tuple[float, int]] = {}
+            while running.poll() is None:
+                time.sleep(0.2)
+                rows = log.read_text().splitlines() if log.is_file() else []
+                step = json.loads(rows[-1])["step"] if rows and rows[-1].endswith("}") else 0
+                if step and step not in seen:
+                    seen[step] = _resident_mb(running.pid), len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
+        if running.returncode:
+            raise SystemExit((Path(folder) / "log").read_text()[-3000:])
+        return [(step, *figures) for step, figures in sorted(seen.items())], time.monotonic() - begun
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def soak_text(seen: list[tuple[int, float, int]], seconds: float) -> str:
+    """Returns what the soak saw."""
+    shown = [row for row in seen if row[0] % (EVERY * 4) == 0 or row is seen[0]]
+    lines = ["| step | resident MB | open files |", "| ---: | ---: | ---: |"]
+    lines += [f"| {step} | {mb:.0f} | {files} |" for step, mb, files in shown]
+    later = [row for row in seen if row[0] > seen[-1][0] / 4]
+    half = len(later) // 2
+    grown = median(mb for _, mb, _ in later[half:]) - median(mb for _, mb, _ in later[:half])
+    files = median(f for *_, f in later[half:]) - median(f for *_, f in later[:half])
+    lines.append(
+        f"\nFrom the first to the second half of the last three quarters: {grown:+.1f} MB, {files:+g} open files (medians)."
+    )
+    return "\n".join([*lines, f"The whole run took {seconds / 60:.1f} minutes."])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--soak_steps", type=int, default=2000)
+    given = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    where = (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit or 'unknown'}"
+    )
+    parts = ["# Faults on purpose", f"`bash launch/faults.sh`; {where}.", "## Faults"]
+    parts.append("\n".join(["| fault | outcome | seconds |", "| --- | --- | ---: |", *faults(given.kills)]))
+    parts += ["## Soak", f"{given.soak_steps} steps of the quickstart's student in its smoke form, a save every {EVERY} steps."]
+    parts.append(soak_text(*soak(given.soak_steps)))
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text("\n\n".join(parts) + "\n")
+    print(f"written: {given.output}")
+
+
+if __name__ == "__main__":
+    main()
