@@ -8,6 +8,7 @@ stack.
 import contextlib
 import faulthandler
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -60,7 +61,9 @@ def run(name: str, cases: int, *, derandomize: bool = False) -> Outcome:
 
 
 def main(cases: int, names: list[str]) -> int:
-    """Shares the cases out among the targets, in rounds, and prints what came of each; Ctrl-C ends it with what there is."""
+    """Shares the cases out among the targets, in rounds, and prints a table, which Ctrl-C and SIGTERM do earlier."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT unless told otherwise
+        signal.signal(number, signal.default_int_handler)
     logging.disable()  # Orbax warns of each damaged file
     names = names or list(targets.TARGETS)
     whole = sum(targets.TARGETS[name].share for name in names)
