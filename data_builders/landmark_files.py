@@ -3,8 +3,10 @@
 Parsers return what is wrong as (line, text) pairs and never raise for it, so that builders report everything together.
 """
 
+import csv
+import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +82,16 @@ def read_pts(path: Path, num_points: int, findings: Findings) -> np.ndarray | No
     for line, what in parsed.problems:
         findings.problem(f"{findings.name(path)}:{line}", what)
     return parsed.points_px
+
+
+def csv_rows(text: str, path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line number, fields) of CSV text, up to where it is none, which is noted."""
+    rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        findings.problem(f"{findings.name(path)}:{rows.line_num}", f"is no CSV ({error})")
 
 
 def by_stem(folder: Path) -> dict[str, list[Path]]:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from lmkd.core import encoded_images
 from lmkd.core.errors import report_together
 from lmkd.core.schemes import Scheme
 
@@ -169,11 +170,14 @@ def examine_image(path: Path) -> ImageFacts:
 
 def decoded_size(data: bytes) -> tuple[tuple[int, int], str]:
     """Returns ((width, height), "") of encoded image bytes, or ((0, 0), what is wrong)."""
-    if not data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
-        return (0, 0), "neither JPEG nor PNG data" if data else "empty file"
+    if problem := encoded_images.problem(data):  # before a bomb's pixels are allocated
+        return (0, 0), problem
     # Landmarks are in pixels as stored, so an EXIF rotation must not swap the sides. Grey decodes faster than
     # colour and, like it, not at all where the file is cut short.
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # a side beyond OpenCV's own limit
+        image = None
     if image is None:
         return (0, 0), "damaged image (cut short, or does not decode)"
     return (image.shape[1], image.shape[0]), ""
@@ -210,6 +214,14 @@ def face_problems(face: Any, size_px: tuple[int, int], scheme: Scheme) -> list[s
     return problems
 
 
+def is_file(path: Path) -> bool:
+    """Says whether there is such a file; False too of a name that no file can have (too long for the file system)."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def number_faces(faces: Sequence[Any], findings: Findings) -> list[Any]:
     """Gives the faces of each image the keys NAME#0, NAME#1, ... in order; notes a face that stands there twice."""
     seen: dict[Any, dict[bytes, str]] = {}
@@ -237,7 +249,7 @@ def _existing_images(splits: Mapping[str, Sequence[Any]], findings: Findings) ->
     for split, faces in splits.items():
         for face in faces:
             if face.image not in exists:
-                exists[face.image] = face.image.is_file()
+                exists[face.image] = is_file(face.image)
             if not exists[face.image] and (face.where or face.key) not in told:
                 told.add(face.where or face.key)
                 findings.lacks(split, f"{face.where or face.key}: image {findings.name(face.image)} is missing")

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, preparation, reading, transforms
 from lmkd.data.corruptions import Corruption
-from lmkd.models import landmarker, layers
+from lmkd.models import initialise, landmarker, layers
 from lmkd.ops import heatmaps
 from lmkd.training import checkpoints, optimisers, parallel, state
 
@@ -115,8 +116,7 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
     dtype = compute_dtype(config)
     norm = layers.batch_norm(momentum=stage.train.norm_momentum, axis_name=axis_name, dtype=dtype)
     shared = {"dtype": dtype, "norm": norm}
-    backbone = plugins.resolve("lmkd.models", stage.model.backbone)
-    head = plugins.resolve("lmkd.models", stage.model.head)
+    backbone, head = _network(stage.model.backbone, "backbone"), _network(stage.model.head, "head")
     sigma = sigma_cells(stage, config)
     return landmarker.Landmarker(
         backbone=backbone(**stage.model.backbone_options, **shared),
@@ -130,6 +130,14 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
         frozen=tuple(stage.model.frozen),
         dtype=dtype,
     )
+
+
+def _network(name: str, kind: str) -> Any:
+    """The class of that name. A checkpoint's config may be a stranger's: nothing but a network's class is called."""
+    found = plugins.resolve("lmkd.models", name, kind=kind)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(f"{kind} {name!r} is no flax.linen.Module")
+    return found
 
 
 def image_px(stage: ConfigDict, config: ConfigDict) -> int:
@@ -255,16 +263,28 @@ def versions() -> dict[str, str]:
 
 def load(path: str | Path, which: str = "best") -> Loaded:
     """Loads a trained landmarker from a workdir, a stage's folder or a step's folder, which an Orbax export is too;
-    or a shipped one by its name."""
+    or a shipped one by its name.
+
+    Raises:
+      UserError: there is none, it is damaged, of another format, or its tensors do not fit its own network.
+    """
     folder = checkpoints.find_step(shipped.resolve(path), which)
-    variables, kept = checkpoints.load(folder)
+    kept = checkpoints.load_meta(folder)
     if kept.get("format") != META_FORMAT:
-        raise UserError(f"{folder} was written in format {kept.get('format')}; this version reads {META_FORMAT}")
-    config = configs.completed(configs.from_json(json.dumps(kept["config"])))
-    scheme = schemes.from_json(json.dumps(kept["scheme"]))
-    net = model(config.stage[kept["stage"]], config, scheme)
-    label = kept.get("exported", {}).get("label") or checkpoints.label(folder)
-    return Loaded(net, variables, scheme, config, kept, folder, label)
+        raise UserError(
+            f"checkpoint {folder} was written in format {kept.get('format')}, this version of lmkd reads {META_FORMAT}: "
+            f"take the version that wrote it ({(kept.get('versions') or {}).get('lmkd', 'not told')}) or another checkpoint"
+        )
+    try:
+        config = configs.completed(configs.from_json(json.dumps(kept["config"])))
+        scheme = schemes.from_json(json.dumps(kept["scheme"]))
+        net = model(config.stage[kept["stage"]], config, scheme)
+        needed = initialise.shapes(net, image_px(config.stage[kept["stage"]], config))
+        label = kept.get("exported", {}).get("label") or checkpoints.label(folder)
+    except Exception as error:  # what is kept may be a stranger's: anything may be missing, or of another kind
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"checkpoint {folder}: its `meta` describes no network that can be built: {told}") from error
+    return Loaded(net, checkpoints.load(folder, needed)[0], scheme, config, kept, folder, label)
 
 
 def training_data(loaded: Loaded) -> tuple[reading.Provenance, ...]:

@@ -107,18 +107,27 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads `to_json`'s text; lists come back as the tuples that they were."""
-    return ConfigDict(_tuples(json.loads(text)))
+    """Reads `to_json`'s text; lists come back as the tuples that they were. Raises UserError where it is none."""
+    try:
+        raw = json.loads(text)
+        if not isinstance(raw, dict):
+            raise ValueError("no JSON object")
+        return ConfigDict(_tuples(raw))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"a kept config cannot be read: {error}") from error
 
 
 def completed(config: ConfigDict) -> ConfigDict:
     """Returns a kept config with the keys that came after it, at their defaults, so that older runs stay readable."""
     common = importlib.import_module("lmkd.configs.common")
-    whole = _filled(config.to_dict(), common.get_config().to_dict() | {"stage": {}})
-    whole["stage"] = {name: _filled(part, common.stage().to_dict()) for name, part in whole["stage"].items()}
-    for part in whole["stage"].values():
-        part["terms"] = {name: _filled(term, common.term("").to_dict()) for name, term in part["terms"].items()}
-    return ConfigDict(whole)
+    try:
+        whole = _filled(config.to_dict(), common.get_config().to_dict() | {"stage": {}})
+        whole["stage"] = {name: _filled(part, common.stage().to_dict()) for name, part in whole["stage"].items()}
+        for part in whole["stage"].values():
+            part["terms"] = {name: _filled(term, common.term("").to_dict()) for name, term in part["terms"].items()}
+        return ConfigDict(whole)
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
+        raise UserError(f"a kept config is not one of lmkd's: {type(error).__name__}: {error}") from error
 
 
 def seed_of(config: ConfigDict, stage: str) -> int:

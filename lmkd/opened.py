@@ -135,20 +135,26 @@ def _of_file(card: dict[str, Any], file: Path, flip_test: bool | None) -> Opened
             f"that: export it again with --{'no' if flips else ''}flip_test"
         )
     form = formats.find(card["format"], str(file))
-    checkpoint: dict[str, Any] = card["checkpoint"]
-    return Opened(
-        formats.module(form).runner(file, formats.cores()),
-        schemes.from_json(json.dumps(card["scheme"])),
-        int(card["image_px"]),
-        float(card["crop"]["scale"]),
-        str(file),
-        flip_test=flips,
-        format=card["format"],
-        label=f"{card['format']} of {checkpoint['label']}",
-        step=checkpoint["step"],
-        training_data=tuple(Provenance(**p) for p in card.get("training_data", ())),
-        config=configs.completed(configs.from_json(json.dumps(card["config"]))),
-    )
+    try:
+        checkpoint: dict[str, Any] = card["checkpoint"]
+        opened = Opened(
+            formats.module(form).runner(file, formats.cores()),
+            schemes.from_json(json.dumps(card["scheme"])),
+            int(card["image_px"]),
+            float(card["crop"]["scale"]),
+            str(file),
+            flip_test=flips,
+            format=card["format"],
+            label=f"{card['format']} of {checkpoint['label']}",
+            step=checkpoint["step"],
+            training_data=tuple(Provenance(**p) for p in card.get("training_data", ())),
+            config=configs.completed(configs.from_json(json.dumps(card["config"]))),
+        )
+    except UserError:
+        raise
+    except Exception as error:  # runtimes each have errors of their own for a file that is none of theirs
+        raise UserError(f"{file} cannot be opened as {card['format']}: {type(error).__name__}: {str(error)[:300]}") from error
+    return opened
 
 
 def _next_power(count: int) -> int:

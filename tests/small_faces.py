@@ -1,9 +1,12 @@
 """Small made-up faces for the tests of the data room."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 
-from lmkd.core import schemes
+from lmkd.core import encoded_images, schemes
 from lmkd.data.reading import Record
 
 SCHEME = schemes.from_json('{"points": 4, "flip_pairs": [[0, 1]], "normalisers": {"eyes": [[0], [1]]}}')
@@ -42,3 +45,13 @@ class Faces:
 
     def __getitem__(self, index):
         return self._faces[index]
+
+
+def png_that_claims(width, height):
+    """A PNG of a few bytes whose header promises any size."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return encoded_images.PNG + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")

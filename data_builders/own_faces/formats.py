@@ -5,8 +5,6 @@ findings. A point that a format declares as not annotated (COCO v = 0, empty CSV
 becomes NaN; a literal NaN is a problem. All formats but `.pts` (1-based) count pixels from 0.
 """
 
-import csv
-import io
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +32,7 @@ class Context(NamedTuple):
     def face(self, image: str, points_px: np.ndarray, where: str, **more: Any) -> Face:
         """Returns a face of the image named relative to the folder, or to its `images/`."""
         inside = self.root / image
-        if not inside.is_file() and (self.root / "images" / image).is_file():
+        if not trees.is_file(inside) and trees.is_file(self.root / "images" / image):
             inside = self.root / "images" / image
         return Face(self.findings.name(inside), inside, points_px, where=where, **more)
 
@@ -69,16 +67,16 @@ def read_csv(context: Context) -> Iterator[Face]:
     """Yields the faces of CSV files: a header with `image`, x0, y0 ... in any order, maybe `person` or a rectangle."""
     for path in context.files:
         text = context.findings.read_text(path)
-        rows = csv.reader(io.StringIO(text or ""))
-        header = [name.strip() for name in next(rows, [])]
+        rows = landmark_files.csv_rows(text or "", path, context.findings)
+        header = [name.strip() for name in next(rows, (1, []))[1]]
         wrong = _header_problems(header, context.scheme.num_points)
         for what in wrong:
             context.findings.problem(f"{context.findings.name(path)}:1", what)
         if wrong:
             continue
-        for row in rows:
+        for line, row in rows:
             if row:
-                where = f"{context.findings.name(path)}:{rows.line_num}"
+                where = f"{context.findings.name(path)}:{line}"
                 if len(row) == len(header):
                     yield from _csv_face(dict(zip(header, map(str.strip, row), strict=True)), where, context)
                 else:
@@ -92,24 +90,34 @@ def read_coco(context: Context) -> Iterator[Face]:
         try:
             content = json.loads(context.findings.read_text(path) or "{}")
             images = {image["id"]: image["file_name"] for image in content["images"]}
-            annotations = content["annotations"]
+            annotations = list(content["annotations"])
         except json.JSONDecodeError as error:
             context.findings.problem(f"{name}:{error.lineno}", f"is no JSON ({error.msg})")
+            continue
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+            context.findings.problem(name, f"is no JSON ({error})")
             continue
         except (KeyError, TypeError) as error:
             context.findings.problem(name, f"is no COCO file: `images` (id, file_name) and `annotations` needed ({error})")
             continue
         for place, annotation in enumerate(annotations):
-            where = f"{name}: annotation {annotation.get('id', f'at place {place}')}"
-            yield from _coco_face(annotation, images, where, context)
+            try:
+                where = f"{name}: annotation {annotation.get('id', f'at place {place}')}"
+                yield from _coco_face(annotation, images, where, context)
+            except (TypeError, AttributeError, KeyError) as error:
+                context.findings.problem(f"{name}: annotation at place {place}", f"is no COCO annotation ({error})")
 
 
 def read_dlib(context: Context) -> Iterator[Face]:
     """Yields the faces of dlib's XML files: one a `box` with `part`s; a part is named by number or by point name."""
     for path in context.files:
         name = context.findings.name(path)
+        text = context.findings.read_text(path) or ""
+        if "<!ENTITY" in text:  # a few of them can stand for gigabytes
+            context.findings.problem(name, "declares entities, which dlib's files do not")
+            continue
         try:
-            tree = ElementTree.fromstring(context.findings.read_text(path) or "")
+            tree = ElementTree.fromstring(text)
         except ElementTree.ParseError as error:
             context.findings.problem(f"{name}:{error.position[0]}", f"is no XML ({error})")
             continue
@@ -182,7 +190,7 @@ def _dlib_face(image: str, box: ElementTree.Element, where: str, context: Contex
     problems = []
     for part in box.iter("part"):
         name = part.get("name", "")
-        index = int(name) if name.isdigit() else scheme.names.index(name) if name in scheme.names else -1
+        index = int(name) if name.isdecimal() and len(name) < 9 else scheme.names.index(name) if name in scheme.names else -1
         values, wrong = landmark_files.numbers([part.get("x", ""), part.get("y", "")])
         if not 0 <= index < scheme.num_points:
             problems.append(f"part {name!r} is no point of scheme {scheme.name}")

@@ -1,9 +1,8 @@
 """YouTube Faces with 68 points from an automatic annotator: the public facial-keypoints course archive."""
 
-import csv
 import hashlib
-import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ LISTS = {
     "test": "test",
 }  # split -> folder of the frames; FOLDER_frames_keypoints.csv lies beside it
 VALIDATION_PEOPLE_PERCENT = 15
+MOST_BYTES = 8 << 30  # of an unpacked archive; the published one has 0.4 GB
 
 
 class Builder(common.FolderBuilder):
@@ -56,12 +56,22 @@ class Builder(common.FolderBuilder):
 
 
 def unpack(archive: Path) -> Path:
-    """Unpacks the archive beside itself and returns the folder that holds the lists."""
+    """Unpacks the archive beside itself and returns the folder that holds the lists.
+
+    Raises:
+      UserError: damaged, larger than `MOST_BYTES`, or a member would be written outside the folder.
+    """
     folder = archive.with_name(archive.name + ".unpacked")
     try:
         with zipfile.ZipFile(archive) as packed:
+            members = packed.infolist()
+            strays = [m.filename for m in members if not (folder / m.filename).resolve().is_relative_to(folder.resolve())]
+            if strays:
+                raise UserError(f"{archive} is refused: it would write outside its folder ({', '.join(strays[:3])})")
+            if (size := sum(member.file_size for member in members)) > MOST_BYTES:
+                raise UserError(f"{archive} is refused: it unpacks to {size / 2**30:.1f} GiB")
             packed.extractall(folder)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"{archive} is no sound zip archive ({error}); delete it and try again") from error
     lists = sorted(folder.rglob("training_frames_keypoints.csv"), key=lambda path: len(path.parts))
     return lists[0].parent if lists else folder
@@ -85,10 +95,10 @@ def _read_list(root: Path, folder: str, findings: trees.Findings) -> list[common
 
 def _faces(text: str, path: Path, images: Path, findings: trees.Findings) -> Iterator[common.Face]:
     """Yields a list's faces: a file name and x0, y0 ... x67, y67 a line, after a header whose first field is empty."""
-    rows, k = csv.reader(io.StringIO(text)), FACE68.num_points
-    for row in rows:
-        where = f"{findings.name(path)}:{rows.line_num}"
-        if not row or (rows.line_num == 1 and not row[0]):
+    k = FACE68.num_points
+    for line, row in landmark_files.csv_rows(text, path, findings):
+        where = f"{findings.name(path)}:{line}"
+        if not row or (line == 1 and not row[0]):
             continue
         values, wrong = landmark_files.numbers(row[1:], [f"field {place}" for place in range(2, len(row) + 1)])
         if len(row) != 2 * k + 1:

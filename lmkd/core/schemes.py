@@ -6,13 +6,15 @@ checkpoints as JSON (`to_json`, `from_json`). Sources: 300W's and WFLW's own fig
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lmkd.core.errors import UserError, report_together, unknown
 
 BOX = "box"
+MOST_POINTS = 10_000  # the densest published schemes have a few thousand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +86,31 @@ def from_json(text: str) -> Scheme:
 
     Raises:
       UserError: missing or unknown fields, or an inconsistent scheme; all problems together.
+      json.JSONDecodeError: no JSON; it knows the line.
     """
-    raw = json.loads(text)
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise UserError(f"scheme JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise UserError("scheme JSON: no JSON object")
     fields = {f.name for f in dataclasses.fields(Scheme)}
     extra = set(raw) - fields - {"points", "flip_pairs"}
     report_together([str(unknown("field", e, fields | {"points", "flip_pairs"})) for e in sorted(extra)], "scheme JSON")
     if "names" not in raw and "points" not in raw:
         raise UserError("scheme JSON: give `names` (a list) or `points` (their number)")
-    names = tuple(raw.get("names") or (f"point_{i}" for i in range(int(raw["points"]))))
+    try:
+        return _from_fields(raw)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:  # a list where a dict belongs, ...
+        raise UserError(f"scheme JSON: a field is not of its kind ({error})") from error
+
+
+def _from_fields(raw: Mapping[str, Any]) -> Scheme:
+    names = tuple(raw.get("names") or _numbered(raw.get("points")))
     flip = raw.get("flip")
     if flip is None:
         flip = permutation_from_pairs(len(names), raw.get("flip_pairs", ()))
@@ -105,6 +124,12 @@ def from_json(text: str) -> Scheme:
         lines=tuple(tuple(line) for line in raw.get("lines", ())),
         subsets={s: tuple(i) for s, i in raw.get("subsets", {}).items()},
     )
+
+
+def _numbered(points: Any) -> tuple[str, ...]:
+    if not (isinstance(points, int) and 1 <= points <= MOST_POINTS):
+        raise UserError(f"scheme JSON: `points` must be a whole number within 1..{MOST_POINTS}, got {points!r}")
+    return tuple(f"point_{i}" for i in range(points))
 
 
 def permutation_from_pairs(num_points: int, pairs: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -126,6 +151,13 @@ def get(name: str) -> Scheme:
 
 def _problems(s: Scheme) -> list[str]:
     k, problems = len(s.names), []
+    texts = (s.name, s.default_normaliser, *s.names, *s.groups, *s.normalisers, *s.subsets)
+    numbers = (*s.flip, *_flat(s.groups.values()), *_flat(s.lines), *_flat(s.subsets.values()))
+    numbers += tuple(_flat(_flat(s.normalisers.values())))
+    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+        return ["names must be texts, and points whole numbers"]
+    if not 1 <= k <= MOST_POINTS:
+        return [f"it has {k} points; allowed are 1..{MOST_POINTS}"]
     if sorted(s.flip) != list(range(k)):
         problems.append(f"flip must be a permutation of 0..{k - 1}, got {len(s.flip)} entries")
     elif any(s.flip[s.flip[i]] != i for i in range(k)):
@@ -143,6 +175,10 @@ def _problems(s: Scheme) -> list[str]:
     if s.default_normaliser not in s.normaliser_names():
         problems.append(str(unknown("default_normaliser", s.default_normaliser, s.normaliser_names())))
     return problems
+
+
+def _flat(parts: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    return (item for part in parts for item in part)
 
 
 def _names(groups: Sequence[tuple[str, int]]) -> tuple[str, ...]:

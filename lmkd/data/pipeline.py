@@ -14,28 +14,28 @@ import numpy as np
 
 from lmkd.core import batch as batch_table
 from lmkd.core.errors import UserError
-from lmkd.data.reading import Record, Records
-from lmkd.data.transforms import MakeFace, UnreadableImage, decode
+from lmkd.data.reading import Record, Records, UnreadableRecord
+from lmkd.data.transforms import MakeFace, check_annotation, decode
 
 ON_UNREADABLE = ("error", "skip")
 
 
 class Unreadable:
-    """The keys of records whose image could not be decoded, shared by the reading threads."""
+    """The keys of records that could not be read, shared by the reading threads: damaged, no image, absurd points."""
 
     def __init__(self, policy: str):
         self.policy = policy
         self._keys: set[str] = set()
         self._lock = threading.Lock()
 
-    def note(self, error: UnreadableImage, key: str) -> None:
-        """Counts a key, or raises where the policy is "error"."""
+    def note(self, error: UnreadableRecord) -> None:
+        """Counts a record, or raises where the policy is "error"."""
         if self.policy == "error":
             raise UserError(
                 f"{error}. Mend the data set, or set config.data.on_unreadable='skip' to go on without such records."
             ) from error
         with self._lock:
-            self._keys.add(key)
+            self._keys.add(error.key)
 
     def keys(self) -> list[str]:
         """The keys so far, sorted."""
@@ -99,11 +99,10 @@ class _TrainingFace(grain.transforms.RandomMap):
     def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         total = len(self._records)
         for step in range(total):
-            record = self._records[(int(index) + step) % total]
-            image = _decode_or_note(record, self._unreadable)
-            if image is not None:
-                return self._make(record, image, rng)
-        raise UserError(f"none of the {total} training records has a readable image")
+            found = _read_or_note(self._records, (int(index) + step) % total, self._unreadable)
+            if not isinstance(found, str):
+                return self._make(*found, rng)
+        raise UserError(f"none of the {total} training records can be read")
 
 
 class _EvaluationFace(grain.transforms.Map):
@@ -115,22 +114,27 @@ class _EvaluationFace(grain.transforms.Map):
     def map(self, index: int) -> dict[str, Any]:
         index = int(index)
         padding = index >= len(self._records)
-        record = None if padding else self._records[index]
-        image = None if record is None else _decode_or_note(record, self._unreadable)
-        if record is not None and image is not None:
-            face = self._make(record, image, None)
+        found = "" if padding else _read_or_note(self._records, index, self._unreadable)
+        if isinstance(found, str):
+            face, key = self._empty(), found
         else:
-            flags = len(self._records.flags)
-            face = batch_table.empty_face(self._make.size_px, self._records.scheme.num_points, flags)
-        return face | {"key": record.key if record else "", "counted": np.uint8(not padding)}
+            face, key = self._make(*found, None), found[0].key
+        return face | {"key": key, "counted": np.uint8(not padding)}
+
+    def _empty(self) -> dict[str, Any]:
+        return batch_table.empty_face(self._make.size_px, self._records.scheme.num_points, len(self._records.flags))
 
 
-def _decode_or_note(record: Record, unreadable: Unreadable) -> np.ndarray | None:
+def _read_or_note(records: Records, index: int, unreadable: Unreadable) -> tuple[Record, np.ndarray] | str:
+    """Returns a record and its image, or the key of one that cannot be read, noted."""
     try:
-        return decode(record)
-    except UnreadableImage as error:
-        unreadable.note(error, record.key)
-        return None
+        record = records[index]
+        image = decode(record)
+        check_annotation(record, image.shape[1], image.shape[0])
+    except UnreadableRecord as error:
+        unreadable.note(error)
+        return error.key
+    return record, image
 
 
 def _stack(faces: Sequence[dict[str, Any]]) -> dict[str, Any]:

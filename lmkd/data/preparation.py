@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from absl import logging
 
-from lmkd.core.errors import UserError, unknown
+from lmkd.core import schemes
+from lmkd.core.errors import UserError, report_together, unknown
 
 PACKAGE = "lmkd.data_builders"
+METADATA = ("scheme", "subset_flags", "published", "missing", "licence")  # what is read of a preparation's description
 
 
 class Prepared(NamedTuple):
@@ -128,10 +130,10 @@ def locate(name: str, config_name: str | None = None, data_dir: str | Path | Non
     prepared = [p.name for p in sorted((root / name).glob("*")) if _is_prepared(_version_dir(root, cls, p.name))]
     wanted = config_name or _default_config(cls)
     if wanted in prepared:
-        return tfds.builder_from_directory(_version_dir(root, cls, wanted))
+        return _opened(_version_dir(root, cls, wanted))
     others = prepared if config_name is None and hasattr(cls, "scan") else []
     if len(others) == 1:
-        return tfds.builder_from_directory(_version_dir(root, cls, others[0]))
+        return _opened(_version_dir(root, cls, others[0]))
     if others:
         raise UserError(
             f"data set {name!r} has several preparations in {root / name}: {', '.join(others)}. "
@@ -153,6 +155,27 @@ def command(name: str, config_name: str | None = None, data_dir: str | Path | No
     parts += ["--manual_dir=FOLDER --partial"] if folder and hasattr(cls, "URL") and config_name else []
     parts += ["--partial"] if folder and not hasattr(cls, "URL") and (config_name or "").startswith("partial") else []
     return " ".join(parts + ([f"--data_dir={data_dir}"] if data_dir else []))
+
+
+def damaged(path: Any) -> str:
+    """Returns what to say of a prepared data set whose files in `path` are damaged, and how to mend it."""
+    return f"the prepared data set in {path} is damaged; remove that folder and prepare it again with `python -m lmkd.prepare`"
+
+
+def _opened(path: Path) -> tfds.core.DatasetBuilder:
+    """Opens a preparation and checks that its description is whole."""
+    try:
+        builder = tfds.builder_from_directory(path)
+        meta = builder.info.metadata
+        problems = [f"metadata.json has no {key}" for key in METADATA if key not in meta]
+        if not problems:
+            points = builder.info.features["landmarks_px"].shape[0]
+            if points != (named := schemes.from_json(meta["scheme"]).num_points):
+                problems = [f"features.json has {points} points, the scheme {named}"]
+    except Exception as error:  # TFDS, protobuf and JSON each have errors of their own for what is no description
+        problems = [f"its description cannot be read: {type(error).__name__}: {str(error)[:300]}"]
+    report_together(problems, damaged(path))
+    return builder
 
 
 def _root(data_dir: str | Path | None) -> Path:
@@ -207,7 +230,7 @@ def _write(
 
 
 def _described(cls: Any, path: Path, *, reused: bool) -> Prepared:
-    info = tfds.builder_from_directory(path).info
+    info = _opened(path).info
     return Prepared(
         name=cls.name,
         config_name=path.parent.name,

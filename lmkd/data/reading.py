@@ -8,10 +8,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 
 from lmkd.core import schemes
-from lmkd.core.errors import UserError, unknown
+from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.data import preparation
+
+
+class UnreadableRecord(UserError):
+    """A record that cannot be used; the message names it, `key` is its key (its place, where that cannot be read)."""
+
+    def __init__(self, message: str, key: str):
+        super().__init__(message)
+        self.key = key
 
 
 class Record(NamedTuple):
@@ -69,16 +78,23 @@ class Split:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Record:
-        raw = self._source[index]
-        return Record(
-            key=_text(raw["key"]),
-            image=raw["image"],
-            landmarks_px=np.asarray(raw["landmarks_px"], np.float64),
-            visible=np.asarray(raw["visible"], np.float32),
-            rectangle_px=np.asarray(raw["rectangle_px"], np.float64),
-            subset=np.asarray(raw["subset"], np.uint8),
-            person=_text(raw["person"]),
-        )
+        """Reads a record. Raises UnreadableRecord where its bytes are damaged (ArrayRecord keeps checksums of them)."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        try:
+            raw = self._source[index]
+            return Record(
+                key=_text(raw["key"]),
+                image=raw["image"],
+                landmarks_px=np.asarray(raw["landmarks_px"], np.float64),
+                visible=np.asarray(raw["visible"], np.float32),
+                rectangle_px=np.asarray(raw["rectangle_px"], np.float64),
+                subset=np.asarray(raw["subset"], np.uint8),
+                person=_text(raw["person"]),
+            )
+        except Exception as error:  # Riegeli's, protobuf's and TFDS's own, depending on where the damage is
+            place = f"{self.provenance[0].name}:{self.provenance[0].split}[{index}]"
+            raise UnreadableRecord(f"record {place} is damaged ({str(error)[:200]})", place) from error
 
 
 class InScheme:
@@ -140,13 +156,14 @@ def open_split(reference: str, *, data_dir: str | None = None) -> Split:
     """Opens one prepared split.
 
     Raises:
-      UserError: not prepared (the message has the command that prepares it), or no such split.
+      UserError: not prepared (the message has the command that prepares it), damaged files, or no such split.
     """
     name, config, split = parse(reference)
     builder = preparation.locate(name, config, data_dir)
     base = split.partition("[")[0]
     if base not in builder.info.splits:
         raise unknown("split", base, builder.info.splits, f"of prepared data set {builder.info.full_name}")
+    _check_files(builder, base)
     source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     if len(source) == 0:
         raise UserError(f"data split {reference!r} holds no face")
@@ -162,6 +179,22 @@ def open_split(reference: str, *, data_dir: str | None = None) -> Split:
         licence=str(meta["licence"]),
     )
     return Split(source, schemes.from_json(meta["scheme"]), tuple(meta["subset_flags"]), provenance)
+
+
+def _check_files(builder: tfds.core.DatasetBuilder, split: str) -> None:
+    """Refuses files of a split that are missing, empty or cut short, before the first record is read."""
+    info, problems = builder.info.splits[split], []
+    for path, needed in zip(info.filepaths, info.shard_lengths, strict=True):
+        try:
+            reader = array_record_module.ArrayRecordReader(str(path))
+            found = reader.num_records()
+            reader.close()
+        except RuntimeError as error:
+            problems.append(f"{path}: {error}")
+        else:
+            if found != needed:
+                problems.append(f"{path}: {found} records where there were {needed}")
+    report_together(problems, preparation.damaged(builder.data_path))
 
 
 def open_splits(references: Sequence[str], *, data_dir: str | None = None, scheme: str = "") -> Records:

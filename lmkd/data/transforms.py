@@ -9,11 +9,11 @@ import dataclasses
 import cv2
 import numpy as np
 
-from lmkd.core import geometry
+from lmkd.core import encoded_images, geometry
 from lmkd.core.errors import UserError, unknown
 from lmkd.core.schemes import Scheme
 from lmkd.data.corruptions import Corruption
-from lmkd.data.reading import Record
+from lmkd.data.reading import Record, UnreadableRecord
 from lmkd.data.smoothing import ShapeModel
 
 CROP_PROTOCOLS = ("landmarks", "rectangle")
@@ -21,9 +21,11 @@ CROP_PROTOCOLS = ("landmarks", "rectangle")
 SHRINK_ABOVE = 1.25
 # OpenCV's warps count source pixels in 16 bits.
 LONGEST_WARPED_PX = 32766
+# An annotated point may lie so many of its image's longer sides from the image's middle.
+FARTHEST_OUTSIDE_IMAGES = 5.0
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UnreadableRecord):
     """An image that cannot be decoded; the message names its record."""
 
 
@@ -31,16 +33,46 @@ def decode(record: Record) -> np.ndarray:
     """Decodes a record's image to RGB uint8 [h, w, 3], in stored orientation (the points are in it, EXIF is not).
 
     Raises:
-      UnreadableImage: the bytes are no image that OpenCV reads.
+      UnreadableImage: the bytes are no JPEG or PNG that OpenCV reads, or hold more pixels than
+        `core.encoded_images.MOST_PIXELS`, which is known before they are allocated.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    problem = encoded_images.problem(record.image)
     try:
-        image = cv2.imdecode(np.frombuffer(record.image, np.uint8), flags)
+        image = None if problem else cv2.imdecode(np.frombuffer(record.image, np.uint8), flags)
     except cv2.error:
         image = None
     if image is None:
-        raise UnreadableImage(f"record {record.key!r}: the image cannot be decoded ({len(record.image)} bytes)")
+        told = problem or f"{len(record.image)} bytes"
+        raise UnreadableImage(f"record {record.key!r}: the image cannot be decoded ({told})", record.key)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def check_annotation(record: Record, width: int, height: int) -> None:
+    """Refuses a record whose annotated points or rectangle cannot be those of its image of `width` x `height` pixels.
+
+    Points may lie outside, up to `FARTHEST_OUTSIDE_IMAGES` of the image's longer side: whole faces never lie farther (see
+    `data_builders.trees`), and what lies there would shrink the face to a speck, or leave the range of float32.
+
+    Raises:
+      UnreadableRecord: no point is annotated, or an annotated one or the rectangle is not finite or farther outside.
+    """
+    where = f"record {record.key!r}"
+    annotated = np.flatnonzero(record.visible > 0)
+    if not (np.isfinite(record.visible).all() and len(annotated)):
+        raise UnreadableRecord(f"{where}: no point is annotated", record.key)
+    reach = FARTHEST_OUTSIDE_IMAGES * max(width, height)
+    distance = np.abs(record.landmarks_px - (width / 2, height / 2)).max(axis=1)
+    absurd = [n for n in annotated if not distance[n] <= reach]  # NaN is not within, either
+    if absurd:
+        point = int(absurd[0])
+        x, y = record.landmarks_px[point]
+        raise UnreadableRecord(
+            f"{where}: point {point} at ({x:.5g}, {y:.5g}) is no point of an image of {width} x {height} pixels", record.key
+        )
+    if not np.isnan(record.rectangle_px).any() and not (np.abs(record.rectangle_px) <= reach).all():
+        told = ", ".join(f"{side:.5g}" for side in record.rectangle_px)
+        raise UnreadableRecord(f"{where}: rectangle ({told}) is no part of an image of {width} x {height} pixels", record.key)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ It is complete without this package: scheme, side of the input, how to crop, sco
 
 import hashlib
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from lmkd.core.errors import UserError, report_together
@@ -16,6 +17,7 @@ from lmkd.core.errors import UserError, report_together
 NAME = "model.json"
 CARD_FORMAT = 1  # raise it when a key changes its meaning
 REQUIRED = ("card_format", "format", "file", "sha256", "scheme", "image_px", "crop", "flip_test", "config", "checkpoint")
+LARGEST_PX, LARGEST_SCALE = 4096, 100  # what a card may ask for: a crop's side in pixels, and in sides of a face's box
 LICENCE_NOTE = (
     "The code that trained this model is under Apache-2.0. Its weights were made from the data under training_data, whose own "
     "licences bind whoever uses them; many face data sets allow research only."
@@ -74,13 +76,7 @@ def read(path: Path) -> tuple[dict[str, Any], Path]:
             f"{path} has no {NAME} beside it, which says what it is. Keep the two together, as `python -m lmkd.export` wrote "
             "them."
         )
-    try:
-        card = json.loads(found.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{found} cannot be read: {error}") from error
-    report_together([f"no key {key!r}" for key in REQUIRED if key not in card], f"{found} is no card of this package")
-    if card["card_format"] != CARD_FORMAT:
-        raise UserError(f"{found} is of card format {card['card_format']}; this version reads {CARD_FORMAT}")
+    card = _checked(found)
     file = found.parent / card["file"]
     if path.is_file() and path.name not in (NAME, card["file"]):
         raise UserError(f"{found} describes {card['file']}, not {path.name}")
@@ -91,10 +87,49 @@ def read(path: Path) -> tuple[dict[str, Any], Path]:
     return card, file
 
 
+def _checked(found: Path) -> dict[str, Any]:
+    """Reads a card, which may be a stranger's, and checks every part that is used."""
+    try:
+        card = json.loads(found.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{found} cannot be read: {error}") from error
+    if not isinstance(card, dict):
+        raise UserError(f"{found} is no card of this package: no JSON object")
+    report_together([f"no key {key!r}" for key in REQUIRED if key not in card], f"{found} is no card of this package")
+    if card["card_format"] != CARD_FORMAT:
+        raise UserError(f"{found} is of card format {card['card_format']}; this version reads {CARD_FORMAT}")
+    report_together(list(_problems(card)), f"{found} is no card of this package")
+    return card
+
+
+def _problems(card: dict[str, Any]) -> Iterator[str]:
+    for key in ("crop", "scheme", "config", "checkpoint"):
+        if not isinstance(card[key], dict):
+            yield f"{key}: no JSON object"
+    for key in ("format", "file", "sha256"):
+        if not isinstance(card[key], str):
+            yield f"{key}: no text"
+    name = str(card["file"])
+    plain = (
+        name not in ("", "..")
+        and len(name.encode("utf-8", "replace")) < 256
+        and name == PurePosixPath(name).name == PureWindowsPath(name).name
+        and "\0" not in name
+    )
+    if name != "." and not plain:
+        yield f"file: {name!r} is not the name of a file beside the card"
+    side, scale = card["image_px"], card["crop"].get("scale") if isinstance(card["crop"], dict) else None
+    if not (type(side) is int and 1 <= side <= LARGEST_PX):
+        yield f"image_px: {side!r} is no whole number within 1..{LARGEST_PX}"
+    if not (isinstance(scale, int | float) and 0 < scale < LARGEST_SCALE):
+        yield f"crop.scale: {scale!r} is no number between 0 and {LARGEST_SCALE}"
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, or of a folder's files in the order of their names, the names included and cards left out."""
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     whole = hashlib.sha256()
     for inner in _files(path):
         whole.update(f"{inner.relative_to(path).as_posix()}\0{checksum(inner)}\n".encode())

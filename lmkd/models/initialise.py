@@ -30,8 +30,13 @@ def initial_variables(model: nn.Module, side_px: int, *, seed: int) -> dict[str,
     Raises:
       ValueError: a parameter's name has no rule here.
     """
+    return drawn(shapes(model, side_px), seed=seed)
+
+
+def shapes(model: nn.Module, side_px: int) -> dict[str, Any]:
+    """Returns {"params", "batch_stats"} of shapes for crops of `side_px`; nothing is computed."""
     image = jax.ShapeDtypeStruct((1, side_px, side_px, 3), jnp.uint8)
-    return drawn(dict(jax.eval_shape(model.init, jax.random.key(0), image)), seed=seed)
+    return dict(jax.eval_shape(model.init, jax.random.key(0), image))
 
 
 def drawn(shapes: Any, *, seed: int) -> Any:

@@ -10,7 +10,9 @@ takes an RGB one's weights, its first layer's summed over the colours.
 """
 
 import importlib
+import math
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from flax import traverse_util
 
 from lmkd.core.errors import UserError, report_together
 from lmkd.models.published import PublishedNames, Rule, conv_norm, kernel, layer
+
+MOST_BYTES = 8 << 30
+"""A file of weights that is larger, or unpacks to more, is refused: the largest backbone here has 0.3 GB."""
 
 # The facial-landmark code (HRNetV2) calls them head.0, head.1 and head.3, the pose code final_layer.
 _HEADS = (*conv_norm("head/mix", "head.0", "head.1"), *layer("head/final", "head.3"), *layer("head/final", "final_layer"))
@@ -45,6 +50,8 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"weights {path}: cannot read {path.suffix or 'no suffix'!r}. Allowed: {', '.join(readers)}.")
     if not path.is_file():
         raise UserError(f"weights {path}: no such file.")
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise UserError(f"weights {path}: {size / 2**30:.1f} GiB, more than the {MOST_BYTES >> 30} that are read")
     try:
         return readers[path.suffix](path)
     except UserError:
@@ -154,23 +161,42 @@ def _missing(path: str, sources: list[Rule]) -> str:
 
 
 def _read_npz(path) -> dict[str, np.ndarray]:
+    _check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():  # NumPy would allocate what a header claims before it reads on
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise UserError(f"weights {path}: {member.filename} claims {list(shape)}, more than the file holds")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 
 def _read_safetensors(path) -> dict[str, np.ndarray]:
     library = _optional("safetensors.numpy", f'weights {path}: needs safetensors: pip install "lmkd[weights]"')
-    return library.load_file(path)
+    return library.load_file(path)  # the library holds the header's claims to the file's size
 
 
 def _read_torch(path) -> dict[str, np.ndarray]:
     torch = _optional(
         "torch", f"weights {path}: a {path.suffix} file needs torch (pip install torch), or convert it to .safetensors"
     )
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):  # checkpoints that keep the epoch and the optimiser beside the weights
         state = state[wrapper] if isinstance(state.get(wrapper), Mapping) else state
     return {name: value.float().numpy() for name, value in state.items()}
+
+
+def _check_archive(path: Path) -> None:
+    """Refuses an archive that claims to unpack to more than `MOST_BYTES`; unpacking never gives more than was claimed."""
+    with zipfile.ZipFile(path) as archive:
+        claimed = sum(member.file_size for member in archive.infolist())
+    if claimed > MOST_BYTES:
+        raise UserError(f"weights {path}: unpacks to {claimed / 2**30:.1f} GiB, more than the {MOST_BYTES >> 30} that are read")
 
 
 def _optional(module: str, message: str) -> Any:

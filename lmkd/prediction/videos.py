@@ -14,6 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lmkd.core.encoded_images import MOST_PIXELS
 from lmkd.core.errors import UserError
 from lmkd.evaluation.files import whole_path
 
@@ -49,10 +50,14 @@ def reading(path: str | Path) -> Iterator[tuple[Info, Iterator[np.ndarray]]]:
     """Opens a video and gives what it says of itself, and its frames.
 
     Raises:
-      UserError: it cannot be read, or has no frame.
+      UserError: it cannot be read, has no frame, or frames of more than `core.encoded_images.MOST_PIXELS`.
     """
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
+        if capture.isOpened():
+            claimed = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+            if claimed > MOST_PIXELS:
+                raise UserError(f"{path}: frames of {claimed / 1e6:.0f} megapixels, more than {MOST_PIXELS // 1_000_000}")
         first = capture.read()[1] if capture.isOpened() else None
         if first is None:
             raise UserError(f"{path}: cannot be read as a video")

@@ -1,12 +1,14 @@
 """Orbax checkpoints of a stage: the latest and the best kept, written in the background, data iterator inside.
 
-    <stage folder>/checkpoints/<step>/{model,train,meta,iterator}
+    <stage folder>/checkpoints/<step>/{model,train,meta,iterator,checksums}
 
 `model` holds what predicts (parameters and statistics, averaged where an average is kept), `train` the rest of the state,
-`meta` the stage's description (config, landmark scheme, versions), so that a path is enough to load a model.
+`meta` the stage's description (config, landmark scheme, versions), so that a path is enough to load a model, `checksums` a
+CRC-32 of each tensor: what is read is compared with it. A damaged step is refused, and a sound one beside it named.
 """
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from lmkd.core.errors import UserError, unknown
 from lmkd.distill.base import TermVariables
-from lmkd.training import parallel
+from lmkd.training import parallel, soundness, stored
 from lmkd.training import state as states
 
 WHICH = ("best", "latest")
@@ -43,6 +45,7 @@ class Checkpoints:
         self.folder = folder.absolute() / "checkpoints"
         self._keep_latest, self._asynchronous = keep_latest, asynchronous
         self._writing = 0
+        _scores(self.folder)  # Orbax reads them too, and says less of a damaged one
         self._manager = self._opened()
 
     def _opened(self) -> ocp.CheckpointManager:
@@ -70,9 +73,11 @@ class Checkpoints:
         step, state = int(state.step), parallel.shared(state)
         if step in self._manager.all_steps():
             return
+        model, train = states.inference_variables(state), _training_part(state)
         items = {
-            "model": ocp.args.StandardSave(states.inference_variables(state)),
-            "train": ocp.args.StandardSave(_training_part(state)),
+            "model": ocp.args.StandardSave(model),
+            "train": ocp.args.StandardSave(train),
+            "checksums": ocp.args.JsonSave({"model": soundness.checksums(model), "train": soundness.checksums(train)}),
             "meta": ocp.args.JsonSave(dict(meta)),
             "iterator": CheckpointSave(iterator),
         }
@@ -87,19 +92,27 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def restore(self, like: states.TrainState, iterator: Any) -> states.TrainState:
-        """Restores the newest checkpoint into a state shaped `like`; sets the data iterator to where it was."""
+        """Restores the newest checkpoint into a state shaped `like`; sets the data iterator to where it was.
+
+        Raises:
+          UserError: there is none, it is damaged, or its tensors are not those of `like`; the message names the tensors, and
+            an earlier checkpoint that is whole.
+        """
         step = self._manager.latest_step()
         if step is None:
-            raise UserError(f"no checkpoint to go on from under {self._manager.directory}")
+            raise UserError(f"no checkpoint to go on from under {self.folder}")
+        folder = _folder_of(self.folder, step)
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.shared(like))
-        back = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(states.inference_variables(shapes)),
-                train=ocp.args.StandardRestore(_training_part(shapes)),
-            ),
-        )
-        _set_iterator(iterator, self.folder / str(step) / "iterator")
+        wanted = {"model": states.inference_variables(shapes), "train": _training_part(shapes)}
+        items = {part: ocp.args.StandardRestore(wanted[part]) for part in wanted}
+        read = functools.partial(self._manager.restore, step, args=ocp.args.Composite(**items))
+        with stored.offering_another(folder, tuple(wanted)):
+            stored.json_item(folder, "meta")
+            for part in wanted:
+                stored.index(folder, part, wanted[part])
+            back = stored.reading(folder, tuple(wanted), read)
+            stored.check_values(folder, {part: back[part] for part in wanted})
+            _set_iterator(iterator, folder)
         return parallel.on_this_host(_joined(back["train"], back["model"], averaged=like.ema is not None))
 
     def wait(self) -> None:
@@ -138,12 +151,16 @@ def _first_cause(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
-def _set_iterator(iterator: Any, folder: Path) -> None:
+def _set_iterator(iterator: Any, step_folder: Path) -> None:
     """Sets an iterator to where it was. Its state counts global batches, so any host's serves, however many there are now."""
-    kept = sorted(folder.glob("process_*-of-*.json"))
+    kept = sorted((step_folder / "iterator").glob("process_*-of-*.json"))
     if not kept:
-        raise UserError(f"{folder} does not say which faces come next: the checkpoint is damaged. Remove the step's folder.")
-    iterator.set_state(json.loads(kept[0].read_text()))
+        raise stored.Damaged(step_folder, ["`iterator`, which says which faces come next, is missing"])
+    before = stored.json_item(step_folder, "iterator", kept[0].name)
+    try:
+        iterator.set_state(before)
+    except (KeyError, TypeError, ValueError) as error:
+        raise stored.Damaged(step_folder, [f"`iterator` is no state of this data iterator ({error})"]) from error
 
 
 def find_step(path: Path, which: str = "best") -> Path:
@@ -176,37 +193,66 @@ def find_step(path: Path, which: str = "best") -> Path:
     steps, best = _steps(folder)
     if not steps:
         raise UserError(f"{folder} holds no complete checkpoint")
-    step = best if which == "best" and best is not None else steps[-1]
+    return _folder_of(folder, best if which == "best" and best is not None else steps[-1])
+
+
+def _folder_of(folder: Path, step: int) -> Path:
     return next(p for p in folder.iterdir() if re.fullmatch(rf"0*{step}", p.name))
 
 
 def _last_stage(workdir: Path) -> str:
-    kept = workdir / "config.json"
-    return json.loads(kept.read_text()).get("stages", [""])[-1] if kept.is_file() else ""
+    """The last stage that the kept config names; "" where there is none that can be read."""
+    try:
+        return str(json.loads((workdir / "config.json").read_text())["stages"][-1])
+    except (OSError, ValueError, LookupError, TypeError):  # one stage is then named by the person
+        return ""
 
 
 def label(step_folder: Path) -> str:
     """Says what a step's folder is among its neighbours: "best" (a validation chose it), "last", or "step N"."""
-    steps, best = _steps(step_folder.parent) if step_folder.parent.name == "checkpoints" else ([], None)
+    try:
+        steps, best = _steps(step_folder.parent) if step_folder.parent.name == "checkpoints" else ([], None)
+    except UserError:  # a neighbour is damaged
+        steps, best = [], None
     known = {str(best): "best"} | ({str(steps[-1]): "last"} if steps and steps[-1] != best else {})
     return known.get(step_folder.name.lstrip("0"), f"step {step_folder.name}")
 
 
 def _steps(folder: Path) -> tuple[list[int], int | None]:
     """The complete steps, sorted, and the one with the lowest validation error, where any was validated."""
+    scores = _scores(folder)
     with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
         steps = sorted(manager.all_steps())
-        scored = {s: m[METRIC] for s in steps if (m := manager.metrics(s)) is not None}
+    scored = {step: value for step, value in scores.items() if step in steps}
     return steps, min(scored, key=scored.__getitem__) if scored else None
 
 
-def load(step_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (inference variables as NumPy arrays, meta) of one step's folder; nothing else is read."""
-    with ocp.StandardCheckpointer() as reader:
-        shapes = reader.metadata(step_folder / "model").item_metadata.tree
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), shapes)
-        variables = reader.restore(step_folder / "model", like)
-    return dict(variables), load_meta(step_folder)
+def _scores(folder: Path) -> dict[int, float]:
+    """The validation errors of the steps that have one. Raises UserError where one cannot be read."""
+    found = {}
+    for step_folder in folder.iterdir() if folder.is_dir() else ():
+        if step_folder.name.isdigit() and (step_folder / "metrics").is_dir():
+            with stored.offering_another(step_folder, ("model", "train")):
+                value = stored.json_item(step_folder, "metrics", "metrics").get(METRIC)
+                if not isinstance(value, int | float):
+                    raise stored.Damaged(step_folder, [f"`metrics` has no number {METRIC}"])
+            found[int(step_folder.name)] = float(value)
+    return found
+
+
+def load(step_folder: Path, needed: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (inference variables as NumPy arrays, meta) of one step's folder; nothing else is read.
+
+    Args:
+      step_folder: of one step.
+      needed: variables of the network that is to have them, or their shapes: others are refused before they are read.
+
+    Raises:
+      UserError: damaged, of another network, or larger than `soundness.MOST_BYTES`; the message names the tensors, and a
+        step beside this one that is whole.
+    """
+    with stored.offering_another(step_folder, ("model",)):
+        return dict(stored.tensors(step_folder, "model", needed)), stored.json_item(step_folder, "meta")
 
 
 def load_terms(step_folder: Path) -> dict[str, TermVariables]:
@@ -221,13 +267,9 @@ def load_terms(step_folder: Path) -> dict[str, TermVariables]:
 
 
 def load_meta(step_folder: Path) -> dict[str, Any]:
-    """Returns what one step's folder says of itself."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(step_folder / "meta")
-
-
-def _one_device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    """Returns what one step's folder says of itself. Raises UserError where that is not there or cannot be read."""
+    with stored.offering_another(step_folder, ("model",)):
+        return stored.json_item(step_folder, "meta")
 
 
 def _training_part(state: states.TrainState) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_faces import SCHEME, Faces
+from small_faces import POINTS, SCHEME, Faces, png_that_claims
 
 from lmkd.core import batch as batch_table
 from lmkd.core.errors import UserError
@@ -122,5 +122,53 @@ def test_by_default_an_unreadable_record_is_an_error_with_its_key(start):
 
 
 def test_a_set_without_any_readable_image_ends():
-    with pytest.raises(UserError, match="none of the 2 training records"):
+    with pytest.raises(UserError, match="none of the 2 training records can be read"):
         take(training(Faces(2, broken=(0, 1)), policy="skip")[0], 1)
+
+
+def _with(index, **changes):
+    faces = Faces(4)
+    faces._faces[index] = faces._faces[index]._replace(**changes)
+    return faces
+
+
+def moved(point, to):
+    points = POINTS.copy()
+    points[point] = to
+    return points
+
+
+BOMB = png_that_claims(60_000, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"landmarks_px": moved(2, (1e30, 5))}, r"'face1': point 2 at \(1e\+30, 5\) is no point of an image of 160 x 120"),
+        ({"landmarks_px": moved(0, (-900, 5))}, "'face1': point 0 at"),
+        ({"landmarks_px": moved(3, (np.nan, 5))}, "'face1': point 3 at .nan, 5"),
+        ({"visible": np.zeros(4, np.float32)}, "'face1': no point is annotated"),
+        ({"rectangle_px": np.array([0, 0, np.inf, 9])}, "'face1': rectangle .0, 0, inf, 9. is no part"),
+        ({"image": BOMB}, "'face1': the image cannot be decoded .60000 x 60000 pixels, more than 100 megapixels"),
+        ({"image": b""}, "'face1': the image cannot be decoded .empty file"),
+        ({"image": Faces(1)[0].image[:90]}, "'face1': the image cannot be decoded"),
+    ],
+    ids=["far point", "outside", "NaN", "unannotated", "rectangle", "bomb", "empty", "cut short"],
+)
+def test_what_no_face_can_be_is_told_with_its_key_or_counted(changes, message):
+    with pytest.raises(UserError, match=message):
+        evaluation(_with(1, **changes), policy="error")
+    batches, unreadable = evaluation(_with(1, **changes))
+    assert unreadable.keys() == ["face1"]
+    np.testing.assert_array_equal(batches[0]["mask"], [1, 0, 1, 1])
+    assert batches[0]["key"][1] == "face1"
+    iterator, unreadable = training(_with(1, **changes), policy="skip")
+    (batch,) = take(iterator, 1)
+    assert unreadable.keys() == ["face1"] and np.isfinite(batch["landmarks_px"]).all()
+
+
+def test_points_somewhat_outside_and_unannotated_ones_anywhere_are_sound():
+    points = moved(3, (np.nan, np.nan))
+    points[0] = (-300, 40)
+    _, unreadable = evaluation(_with(1, landmarks_px=points, visible=np.float32([1, 1, 1, 0])), policy="error")
+    assert unreadable.keys() == []

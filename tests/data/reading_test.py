@@ -1,5 +1,8 @@
 """Reading prepared splits: by name, by slice, in a row, in a smaller scheme; and clear messages where something is missing."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -65,3 +68,47 @@ def test_missing_sets_and_splits_say_what_to_do(data_dir, tmp_path):
         reading.open_split("synthetic_faces/tiny:tset", data_dir=data_dir)
     with pytest.raises(UserError, match="python -m lmkd.prepare --dataset=wflw"):
         reading.open_split("wflw:test", data_dir=str(tmp_path))
+
+
+def shard(folder):
+    return next((folder / "synthetic_faces" / "tiny").glob("*/*train.array_record*"))
+
+
+@pytest.fixture
+def to_damage(data_dir, tmp_path):
+    return Path(shutil.copytree(data_dir, tmp_path / "tfds"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: shard(f).write_bytes(b""), r"train.array_record.*at least 64KB"),
+        (lambda f: shard(f).write_bytes(shard(f).read_bytes()[:100_000]), "train.array_record.*Corrupted"),
+        (lambda f: shard(f).unlink(), "train.array_record.*No such file"),
+        (lambda f: (shard(f).parent / "metadata.json").write_text("{}"), "metadata.json has no scheme"),
+        (lambda f: (shard(f).parent / "features.json").write_text("{"), "description cannot be read: JSONDecodeError"),
+        (lambda f: (shard(f).parent / "dataset_info.json").write_text(""), "description cannot be read: ParseError"),
+    ],
+    ids=["empty", "cut short", "gone", "metadata", "features", "info"],
+)
+def test_damaged_files_are_told_with_their_path_and_how_to_mend_it(to_damage, damage, message):
+    damage(to_damage)
+    with pytest.raises(UserError, match=f"{to_damage}.* is damaged; remove that folder and prepare it again(.|\n)*{message}"):
+        reading.open_split("synthetic_faces/tiny:train", data_dir=str(to_damage))
+
+
+def test_a_flipped_bit_makes_one_record_unreadable(to_damage):
+    data = bytearray(shard(to_damage).read_bytes())
+    data[len(data) // 4] ^= 0x10
+    shard(to_damage).write_bytes(data)
+    records = reading.open_split("synthetic_faces/tiny:train", data_dir=str(to_damage))
+    damaged = []
+    for n in range(len(records)):
+        try:
+            records[n]
+        except reading.UnreadableRecord as error:
+            damaged.append(n)
+            assert error.key == f"synthetic_faces:train[{n}]" and "hash mismatch" in str(error)
+    assert len(damaged) == 1
+    with pytest.raises(IndexError):
+        records[len(records)]

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from small_faces import png_that_claims
 
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
@@ -47,6 +48,10 @@ def test_truncated_images_are_damaged(suffix):
 )
 def test_other_data_is_refused(data, says):
     assert says in trees.decoded_size(data)[1]
+
+
+def test_a_bomb_is_refused_before_it_is_decoded():
+    assert trees.decoded_size(png_that_claims(60_000, 60_000)) == ((0, 0), "60000 x 60000 pixels, more than 100 megapixels")
 
 
 def test_points_outside_the_image_by_more_than_two_faces_are_refused(tmp_path):

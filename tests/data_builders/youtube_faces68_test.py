@@ -152,3 +152,18 @@ def test_the_real_archive_by_person(real_data):
     people = {s: {f.person for f in faces} for s, faces in tree.faces.items()}
     assert not people["train_people"] & people["validation_people"]
     assert len(people["train"]) == 297
+
+
+def test_an_archive_never_writes_outside_its_folder(tmp_path, monkeypatch):
+    for stray in ("../escaped.csv", "/tmp/escaped_absolute.csv", "a/../../escaped.csv"):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            packed.writestr("training/a.jpg", b"x")
+            packed.writestr(stray, b"x")
+        with pytest.raises(UserError, match="would write outside its folder"):
+            youtube.unpack(tmp_path / "a.zip")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a", bytes(1 << 20))
+    monkeypatch.setattr(youtube, "MOST_BYTES", 1 << 19)
+    with pytest.raises(UserError, match="unpacks to"):
+        youtube.unpack(tmp_path / "b.zip")

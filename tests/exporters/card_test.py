@@ -9,6 +9,7 @@ from lmkd.core.errors import UserError
 from lmkd.exporters import card
 
 REST = dict.fromkeys(card.REQUIRED, "x") | {"file": "model.bin", "config": {"a": 1}}
+REST |= {"scheme": {}, "checkpoint": {}, "crop": {"scale": 1.25}, "image_px": 64}
 
 
 @pytest.fixture
@@ -57,3 +58,28 @@ def test_the_checksum_of_a_folder_sees_names_and_contents_but_not_the_card(tmp_p
     assert card.checksum(tmp_path) == first and card.size_bytes(tmp_path) == 1
     (tmp_path / "a").rename(tmp_path / "b")
     assert card.checksum(tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "../../etc/passwd"}, "'../../etc/passwd' is not the name of a file beside the card"),
+        ({"file": "/etc/passwd"}, "'/etc/passwd' is not the name of a file"),
+        ({"file": "..\\\\secret"}, "secret' is not the name of a file"),
+        ({"file": ".."}, "'..' is not the name of a file"),
+        ({"file": 3}, "file: no text"),
+        ({"image_px": 1 << 40}, "image_px: 1099511627776 is no whole number within 1..4096"),
+        ({"image_px": True}, "image_px: True"),
+        ({"crop": {"scale": float("nan")}}, "crop.scale: nan is no number"),
+        ({"crop": []}, "crop: no JSON object"),
+    ],
+    ids=["up", "absolute", "backslash", "parent", "number", "huge", "bool", "NaN", "list"],
+)
+def test_a_strangers_card_is_held_to_its_folder_and_to_sizes(folder, changes, message):
+    written = json.loads((folder / card.NAME).read_text())
+    (folder / card.NAME).write_text(json.dumps(written | {"card_format": 1} | changes))
+    with pytest.raises(UserError, match=message):
+        card.read(folder)
+    (folder / card.NAME).write_text("[" * 100_000)
+    with pytest.raises(UserError, match="cannot be read"):
+        card.read(folder)

@@ -1,7 +1,11 @@
 import gzip
 import json
+import pickle
+import re
+import struct
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import jax
@@ -186,3 +190,61 @@ def test_unreadable_files(tmp_path):
     (tmp_path / "w.npz").write_bytes(b"not a zip file")
     with pytest.raises(UserError, match="cannot be read as .npz"):
         weights.load_state_dict(tmp_path / "w.npz")
+
+
+class Written:
+    """What unpickles as a call that writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.write_text, (self.path, "executed"))
+
+
+def test_no_pickle_in_a_file_of_weights_is_executed(tmp_path):
+    trace = tmp_path / "trace"
+    pickled = pickle.dumps({"conv1.weight": Written(trace)})
+    np.savez(tmp_path / "objects.npz", weight=np.array([Written(trace)], dtype=object), allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / "torch.pth", "w") as archive:
+        archive.writestr("torch/data.pkl", pickled)
+        archive.writestr("torch/version", "3")
+    for name in ("a.npz", "a.pth", "a.pt", "a.safetensors"):
+        (tmp_path / name).write_bytes(pickled)
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            weights.load_state_dict(path)
+    assert not trace.exists()
+    pickle.loads(pickled)
+    assert trace.read_text() == "executed"  # so the files would have done it
+
+
+def npy(header):
+    """A .npy member with any header and hardly any data."""
+    text = (repr(header) + "\n").encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64)
+
+
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 32, 1 << 32), (1000,)])
+def test_a_tensor_that_claims_more_than_its_file_holds_is_refused(tmp_path, shape):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w.npy", npy({"descr": "<f4", "fortran_order": False, "shape": shape}))
+    with pytest.raises(UserError, match=r"claims \[\d+.*more than the file holds"):
+        weights.load_state_dict(tmp_path / "a.npz")
+    header = json.dumps({"w": {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * shape[0]]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(64))
+    with pytest.raises(UserError, match="cannot be read as .safetensors"):
+        weights.load_state_dict(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pth"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, suffix):
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    with zipfile.ZipFile(tmp_path / f"a{suffix}", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", npy({"descr": "|u1", "fortran_order": False, "shape": (1 << 20,)}) + bytes(1 << 20))
+    monkeypatch.setattr(weights, "MOST_BYTES", 1 << 19)
+    with pytest.raises(UserError, match="unpacks to"):
+        weights.load_state_dict(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(weights, "MOST_BYTES", 100)
+    with pytest.raises(UserError, match="more than the 0 that are read"):
+        weights.load_state_dict(tmp_path / f"a{suffix}")
