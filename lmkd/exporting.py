@@ -27,7 +27,7 @@ from lmkd.data_builders.synthetic_faces.drawing import draw_records
 from lmkd.exporters import card, formats, graph
 from lmkd.exporters.formats import Format
 from lmkd.models.readout import Reading
-from lmkd.opened import CHECKPOINT, ORBAX, Opened, of_checkpoint, open_model
+from lmkd.opened import CHECKPOINT, Opened, of_checkpoint, open_model
 
 CALIBRATION_FACES = 64
 CHECK_FACES = 32
@@ -143,7 +143,7 @@ def about(loaded: build.Loaded, name: str, folder: Path, *, flip_test: bool) -> 
             crop_scale=float(config["data"]["crop_scale"]),
             grid=loaded.image_px // loaded.model.stride,
             points=loaded.scheme.num_points,
-            flip_test=flip_test and name != ORBAX,
+            flip_test=flip_test and not formats.is_checkpoint(form),
         ),
         "stage": loaded.meta["stage"],
         "checkpoint": {"label": loaded.label, "step": loaded.step},
@@ -214,8 +214,8 @@ def _all_or_none(output: Path) -> Iterator[Path]:
 
 def _write(form: Format, whole: graph.Graph, loaded: build.Loaded, folder: Path, crops: Crops) -> None:
     module = formats.module(form)
-    if hasattr(module, "write_checkpoint"):  # a format of whole checkpoints, not of the graph
-        module.write_checkpoint(folder, loaded.variables, _exported_meta(loaded))
+    if formats.is_checkpoint(form):
+        module.write_checkpoint(folder, loaded.variables, _exported_meta(loaded), form.variant)
     else:
         module.write(whole, folder / module.FILE, form.variant, crops.calibration)
 

@@ -29,7 +29,6 @@ from lmkd.models.readout import Reading
 from lmkd.training import parallel
 
 CHECKPOINT = "checkpoint"
-ORBAX = "orbax"  # the one exported format that `build.load` reads: a checkpoint's step folder
 
 
 class Opened(NamedTuple):
@@ -81,7 +80,7 @@ def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None 
     if exported is None:
         return of_checkpoint(build.load(path, which), flip_test=flip_test)
     card, file = cards.read(exported)
-    if card["format"] == ORBAX:
+    if formats.is_checkpoint(formats.find(card["format"], str(file))):
         return of_checkpoint(build.load(file), flip_test=flip_test)
     return _of_file(card, file, flip_test)
 

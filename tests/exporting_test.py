@@ -17,6 +17,8 @@ from lmkd.exporters.formats import Format, Tolerance
 from lmkd.models import landmarker
 from lmkd.models.readout import Reading
 from lmkd.opened import open_model
+from lmkd.training import soundness
+from lmkd.training.stored import index
 
 pytest.importorskip("flatbuffers")
 pytest.importorskip("onnxruntime")
@@ -112,6 +114,16 @@ def test_an_orbax_export_is_a_checkpoint_without_the_rest(output, loaded):
     assert "teachers" not in back.meta and sorted(p.name for p in (output / "orbax").iterdir()) == ["meta", "model", card.NAME]
     jax.tree.map(np.testing.assert_array_equal, back.variables, loaded.variables)
     assert (back.label, back.step) == (loaded.label, 30)
+
+
+def test_half_floats_are_half_the_bytes_and_float32_again_when_loaded(loaded, crops, tmp_path):
+    exporting.export(loaded, ("orbax_float16",), tmp_path, crops=crops)
+    stored = soundness.shapes(index(tmp_path / "orbax_float16", "model"))
+    assert {dtype for _, dtype in stored.values()} == {np.dtype(np.float16)}
+    back = jax.tree.leaves(build.load(tmp_path / "orbax_float16").variables)
+    for whole, half in zip(jax.tree.leaves(loaded.variables), back, strict=True):
+        assert half.dtype == np.float32
+        np.testing.assert_array_equal(half, np.asarray(whole).astype(np.float16))
 
 
 def test_the_flip_test_is_the_files_own(output):

@@ -83,7 +83,7 @@ def exported(config: ConfigDict, stage: str, folder: Path, progress: Callable[[s
         if module is orbax:
             plain = json.loads(configs.to_json(config)), json.loads(scheme.to_json())
             meta = {"format": build.META_FORMAT, "stage": stage, "config": plain[0], "scheme": plain[1], "training_data": []}
-            orbax.write_checkpoint(folder / name, variables, meta)
+            orbax.write_checkpoint(folder / name, variables, meta, form.variant)
             continue
         try:
             module.write(whole, folder / name / module.FILE, form.variant, crops)

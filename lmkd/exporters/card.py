@@ -52,7 +52,19 @@ def write(folder: Path, card: dict[str, Any]) -> None:
     file = folder / card["file"]
     whole = {"card_format": CARD_FORMAT, **card, "bytes": size_bytes(file), "sha256": checksum(file)}
     whole["config"] = whole.pop("config")  # the longest part comes last
-    (folder / NAME).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    (folder / NAME).write_text(_text(whole), encoding="utf-8")
+
+
+def _text(card: dict[str, Any]) -> str:
+    """JSON for people: a key a line at the top, and what stands in lists and deeper on one line."""
+    lines = (f" {json.dumps(key)}: {_value(value)}" for key, value in card.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _value(value: Any) -> str:
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value)
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(inner)}" for key, inner in value.items()) + "\n }"
 
 
 def find(path: Path) -> Path | None:

@@ -62,6 +62,11 @@ def module(form: Format) -> ModuleType:
     return importlib.import_module(form.module)
 
 
+def is_checkpoint(form: Format) -> bool:
+    """Whether a format holds a checkpoint, which `build.load` reads, instead of the exported graph."""
+    return hasattr(module(form), "write_checkpoint")
+
+
 def needs(package: str, what: str, error: ImportError) -> UserError:
     """Returns the error for a runtime or converter that is not installed."""
     return UserError(f"{what} needs {package}, which cannot be imported ({error}): pip install 'lmkd[export]'")

@@ -241,7 +241,7 @@ def _scores(folder: Path) -> dict[int, float]:
 
 
 def load(step_folder: Path, needed: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (inference variables as NumPy arrays, meta) of one step's folder; nothing else is read.
+    """Returns (inference variables as NumPy arrays, meta) of one step's folder; nothing else is read. Half floats are widened.
 
     Args:
       step_folder: of one step.
@@ -252,7 +252,8 @@ def load(step_folder: Path, needed: Mapping[str, Any] | None = None) -> tuple[di
         step beside this one that is whole.
     """
     with stored.offering_another(step_folder, ("model",)):
-        return dict(stored.tensors(step_folder, "model", needed)), stored.json_item(step_folder, "meta")
+        kept, meta = dict(stored.tensors(step_folder, "model", needed)), stored.json_item(step_folder, "meta")
+    return jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == np.float16 else x, kept), meta
 
 
 def load_terms(step_folder: Path) -> dict[str, TermVariables]:
