@@ -5,7 +5,6 @@ printed as Python bytes: put it into `found.py`, mend the reader. A case that ta
 stack.
 """
 
-import contextlib
 import faulthandler
 import logging
 import signal
@@ -22,11 +21,12 @@ ROUND = 2000  # cases of an ordinary target in a row: Hypothesis keeps track of 
 
 
 class Outcome(NamedTuple):
-    """What came of a target: cases tried, None or the error's traceback, and the smallest input that raises it."""
+    """What came of a target: cases tried, None or the error's traceback, the smallest input that raises it; whether stopped."""
 
     cases: int
     broken: str | None
     data: bytes
+    stopped: bool = False
 
 
 def run(name: str, cases: int, *, derandomize: bool = False) -> Outcome:
@@ -52,6 +52,8 @@ def run(name: str, cases: int, *, derandomize: bool = False) -> Outcome:
 
     try:
         once()
+    except KeyboardInterrupt:
+        return Outcome(tried, None, b"", stopped=True)
     except Exception:
         return Outcome(tried, traceback.format_exc(), last)
     finally:
@@ -67,18 +69,18 @@ def main(cases: int, names: list[str]) -> int:
     logging.disable()  # Orbax warns of each damaged file
     names = names or list(targets.TARGETS)
     whole = sum(targets.TARGETS[name].share for name in names)
-    tried, seconds, broken = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0), []
-    with contextlib.suppress(KeyboardInterrupt):
-        while sum(tried.values()) < cases and len(broken) < len(names):
-            for name in (n for n in names if n not in broken):
-                share = targets.TARGETS[name].share
-                begun = time.monotonic()
-                outcome = run(name, max(1, round(min(ROUND, cases / whole) * share)))
-                tried[name], seconds[name] = tried[name] + outcome.cases, seconds[name] + time.monotonic() - begun
-                if outcome.broken:  # the others go on
-                    broken.append(name)
-                    print(f"{outcome.broken}\n{name}: {outcome.data!r}\n", flush=True)
-            print(f"{sum(tried.values())} cases, {sum(seconds.values()):.0f} s", flush=True)
+    tried, seconds, broken, stopped = dict.fromkeys(names, 0), dict.fromkeys(names, 0.0), [], False
+    while not stopped and sum(tried.values()) < cases and len(broken) < len(names):
+        for name in (n for n in names if n not in broken):
+            begun = time.monotonic()
+            outcome = run(name, max(1, round(min(ROUND, cases / whole) * targets.TARGETS[name].share)))
+            tried[name], seconds[name] = tried[name] + outcome.cases, seconds[name] + time.monotonic() - begun
+            if outcome.broken:  # the others go on
+                broken.append(name)
+                print(f"{outcome.broken}\n{name}: {outcome.data!r}\n", flush=True)
+            if stopped := outcome.stopped:
+                break
+        print(f"{sum(tried.values())} cases, {sum(seconds.values()):.0f} s", flush=True)
     for name in names:
         print(f"{name:12} {tried[name]:9} cases {seconds[name]:8.1f} s  {'FOUND' if name in broken else 'nothing found'}")
     print(f"{'in all':12} {sum(tried.values()):9} cases {sum(seconds.values()):8.1f} s")
