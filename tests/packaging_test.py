@@ -26,7 +26,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SHIPPED = {"lmkd": "lmkd", "configs": "lmkd/configs", "data_builders": "lmkd/data_builders"}
 INSTALL_FROM_INDEX = bool(os.environ.get("CI") or os.environ.get("LMKD_SLOW_TESTS"))
 # Declared without an import of ours: what needs them says so beside the declaration.
-IMPORTED_BY_OTHERS = {"array-record", "importlib-resources"}
+IMPORTED_BY_OTHERS = {"importlib-resources"}
 
 
 def requirements(extra=None):
