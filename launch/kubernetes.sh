@@ -18,14 +18,16 @@
 #   IMAGE         a container image of yours with lmkd and the JAX of the devices (pip install 'lmkd[cuda]')
 #   PROCESSES     pods, such as 2; each drives all of its DEVICES
 #   DEVICES       of each pod, such as 8
-#   WORKDIR       the run's folder, the same for every pod: gs://my-bucket/runs/faces, or a folder under MOUNT
-#   DATA_DIR      prepared data sets, for every pod to read: gs://my-bucket/tfds, or a folder under MOUNT
+#   CLAIM         a persistent volume claim that every pod may write to (ReadWriteMany): a shared file system, or a bucket by
+#                 the GCS FUSE CSI driver (docs/scaling.md)
+#   WORKDIR       the run's folder, the same for every pod, under MOUNT, such as /shared/runs/faces
+#   DATA_DIR      prepared data sets, for every pod to read, under MOUNT, such as /shared/tfds
 # and those that have one:
-#   CLAIM         a persistent volume claim that every pod may write to (ReadWriteMany); needed for folders under MOUNT
 #   MOUNT         where CLAIM is mounted (/shared)
 #   RESOURCE      what a device is called (nvidia.com/gpu); google.com/tpu
 #   SELECTOR      labels of the nodes, such as cloud.google.com/gke-tpu-topology=2x2x4,cloud.google.com/gke-spot=true (any)
 #   TOLERATE      taints that are no hindrance, by key, such as cloud.google.com/gke-spot,nvidia.com/gpu (none)
+#   ANNOTATE      annotations of the pods, such as gke-gcsfuse/volumes=true (none)
 #   ACCOUNT       service account, such as one that may read and write the bucket (the namespace's own)
 #   CPU, MEMORY   of each pod, such as 32 and 128Gi (8, 32Gi); half of MEMORY at most is shared memory
 #   NAMESPACE     (default)
@@ -72,12 +74,12 @@ esac
 MOUNT=${MOUNT:-/shared} RESOURCE=${RESOURCE:-nvidia.com/gpu} CPU=${CPU:-8} MEMORY=${MEMORY:-32Gi} NAMESPACE=${NAMESPACE:-default}
 PORT=${PORT:-8476} GRACE=${GRACE:-180} MAX_RESTARTS=${MAX_RESTARTS:-20} index=${index:-0}
 
-# A folder that all pods share: a bucket's, or one on the claim.
+# A folder that all pods share: one on the claim.
 shared_folder() {
   case ${!1:-} in
-    "" | gs://*) ;;
-    "$MOUNT"/*) [ -n "${CLAIM:-}" ] || lmkd_wrong "CLAIM is not set: the volume claim that holds $1=${!1}, such as CLAIM=my-claim" ;;
-    *) lmkd_wrong "$1=$(lmkd_quoted "${!1}"): gs://... or a folder under MOUNT=$MOUNT is needed, the same for every pod" ;;
+    "" | "$MOUNT"/*) ;;
+    *://*) lmkd_folder "$1" ;;
+    *) lmkd_wrong "$1=$(lmkd_quoted "${!1}"): a folder under MOUNT=$MOUNT is needed, the same for every pod" ;;
   esac
 }
 
@@ -91,8 +93,9 @@ case $subcommand in render | apply)
   [ -z "${PROCESSES:-}" ] || lmkd_whole PROCESSES 1
   lmkd_need DEVICES "how many devices a pod has" 8
   [ -z "${DEVICES:-}" ] || lmkd_whole DEVICES 1
-  lmkd_need WORKDIR "the run's folder, shared by the pods" gs://my-bucket/runs/faces
-  lmkd_need DATA_DIR "prepared data sets, shared by the pods" gs://my-bucket/tfds
+  lmkd_need CLAIM "the volume claim that is mounted at $MOUNT" my-claim
+  lmkd_need WORKDIR "the run's folder, shared by the pods" "$MOUNT/runs/faces"
+  lmkd_need DATA_DIR "prepared data sets, shared by the pods" "$MOUNT/tfds"
   shared_folder WORKDIR
   shared_folder DATA_DIR
   lmkd_whole PORT 1
@@ -171,6 +174,7 @@ spec:
   template:
     metadata:
       labels: {lmkd-run: $NAME}
+$([ -z "${ANNOTATE:-}" ] || labels annotations "$ANNOTATE")
     spec:
       subdomain: $NAME
       restartPolicy: Never
@@ -191,10 +195,10 @@ $(arguments "--coordinator=$NAME-0.$NAME:$PORT" "--processes=$PROCESSES" "--work
             limits: {memory: $(text "$MEMORY"), $RESOURCE: $DEVICES}
           volumeMounts:
             - {name: shm, mountPath: /dev/shm} # the input pipeline's workers and NCCL
-$([ -z "${CLAIM:-}" ] || printf '            - {name: shared, mountPath: %s}' "$(text "$MOUNT")")
+            - {name: shared, mountPath: $(text "$MOUNT")}
       volumes:
         - {name: shm, emptyDir: {medium: Memory}}
-$([ -z "${CLAIM:-}" ] || printf '        - {name: shared, persistentVolumeClaim: {claimName: %s}}' "$CLAIM")
+        - {name: shared, persistentVolumeClaim: {claimName: $CLAIM}}
 YAML
 }
 

@@ -12,7 +12,7 @@
 #   NODES         how many, such as 2; whole ones are asked for (--exclusive)
 #   GPUS          of each node, all of them, such as 8
 #   TIME          the longest that one sitting may take, such as 24:00:00; the run goes on in the next
-#   WORKDIR       the run's folder, the same for every node: a shared file system, such as /shared/runs/faces, or gs://...
+#   WORKDIR       the run's folder, on a file system that the nodes share, such as /shared/runs/faces
 #   DATA_DIR      prepared data sets, for every node to read, such as /shared/tfds
 # and those that have one:
 #   PROCESS_PER   gpu: a process for each GPU; node: one process a node, which drives all of its GPUs (gpu)
@@ -61,6 +61,8 @@ lmkd_need GPUS "how many GPUs a node has" 8
 lmkd_need TIME "the longest that one sitting may take" 24:00:00
 lmkd_need WORKDIR "the run's folder, shared by the nodes" /shared/runs/faces
 lmkd_need DATA_DIR "prepared data sets, shared by the nodes" /shared/tfds
+lmkd_folder WORKDIR
+lmkd_folder DATA_DIR
 lmkd_choice PROCESS_PER gpu node
 lmkd_whole CPUS 1
 lmkd_whole GRACE 0

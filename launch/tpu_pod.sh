@@ -2,13 +2,13 @@
 # A TPU VM pod from the first command to the last: create, copy, install, run on every worker, collect, delete.
 #
 #   NAME=faces PROJECT=my-project ZONE=us-central2-b ACCELERATOR=v4-32 RUNTIME=tpu-ubuntu2204-base \
-#     WORKDIR=gs://my-bucket/runs/faces DATA_DIR=gs://my-bucket/tfds \
+#     BUCKET=my-bucket WORKDIR=/mnt/lmkd/runs/faces DATA_DIR=/mnt/lmkd/tfds \
 #     bash launch/tpu_pod.sh all -- --config=configs/wflw.py
 #
 #   create     asks for the pod            run -- FLAGS  starts the run on every worker, waits for its end, starts it again
 #   wait       until it is there           status, log   of every worker; the end of their logs
 #   copy       the commit to every worker  stop          the run saves and leaves, and is not started again
-#   install    lmkd[tpu] on every worker   collect       workdir and logs come here
+#   install    lmkd[tpu] and the bucket    collect       workdir and logs come here
 #   delete     the pod and its costs end   all -- FLAGS  everything from create to delete, a new pod for one that was taken
 #
 # FLAGS are flags of `python -m lmkd.main`; --coordinator=auto, --workdir and --data_dir are added. --dry_run prints the
@@ -20,9 +20,12 @@
 #   ZONE          such as us-central2-b
 #   ACCELERATOR   type and size, such as v4-32 (gcloud compute tpus accelerator-types list --zone=ZONE)
 #   RUNTIME       image of the VMs, such as tpu-ubuntu2204-base (gcloud compute tpus versions list --zone=ZONE)
-#   WORKDIR       the run's folder, the same for every worker: gs://my-bucket/runs/faces, or a folder on a mounted share
-#   DATA_DIR      prepared data sets, for every worker to read: gs://my-bucket/tfds, or a folder on a mounted share
+#   WORKDIR       the run's folder, the same for every worker: under MOUNT, or on a share that is mounted already
+#   DATA_DIR      prepared data sets, for every worker to read: under MOUNT, or on a share that is mounted already
 # and those that have one:
+#   BUCKET        the name of a bucket that is mounted on every worker with gcsfuse, such as my-bucket (none)
+#   MOUNT         where (/mnt/lmkd)
+#   LOCAL_DATA    a folder on each worker's own disk, such as /tmp/tfds: DATA_DIR is copied there once and read there (none)
 #   QUEUED        yes: a queued resource, which waits for a free pod (yes); no: now or never
 #   CAPACITY      on_demand, spot, reserved or preemptible (spot); preemptible only with QUEUED=no
 #   VALID_UNTIL   a queued resource that has not come by then never comes, such as 6h (no end)
@@ -69,7 +72,7 @@ case " ${subcommands[*]} " in
 esac
 
 QUEUED=${QUEUED:-yes} CAPACITY=${CAPACITY:-spot} REVISION=${REVISION:-HEAD} RESULTS=${RESULTS:-runs/${NAME:-}}
-KEEP=${KEEP:-no} MAX_RESTARTS=${MAX_RESTARTS:-20} POLL_SECONDS=${POLL_SECONDS:-60}
+MOUNT=${MOUNT:-/mnt/lmkd} KEEP=${KEEP:-no} MAX_RESTARTS=${MAX_RESTARTS:-20} POLL_SECONDS=${POLL_SECONDS:-60}
 
 lmkd_need NAME "the pod's name" faces
 lmkd_need PROJECT "the project of Google Cloud" my-project
@@ -81,9 +84,22 @@ case $subcommand in create | all)
   [ "$QUEUED $CAPACITY" != "yes preemptible" ] || lmkd_wrong "CAPACITY=preemptible takes QUEUED=no; queued resources come as spot"
   ;;
 esac
-case $subcommand in run | collect | all) lmkd_need WORKDIR "the run's folder, shared by the workers" gs://my-bucket/runs/faces ;; esac
+case $subcommand in run | collect | all)
+  lmkd_need WORKDIR "the run's folder, shared by the workers" "$MOUNT/runs/faces"
+  lmkd_folder WORKDIR
+  case ${BUCKET:+${WORKDIR:-}} in
+    "" | *://* | "$MOUNT"/*) ;;
+    *) lmkd_wrong "WORKDIR=$(lmkd_quoted "$WORKDIR"): a folder under MOUNT=$MOUNT, where BUCKET is, is needed" ;;
+  esac
+  ;;
+esac
+case ${BUCKET:-} in */*) lmkd_wrong "BUCKET=$(lmkd_quoted "$BUCKET"): a name without gs:// and folders is needed, such as my-bucket" ;; esac
+case ${LOCAL_DATA:-} in "" | /*) ;; *) lmkd_wrong "LOCAL_DATA=$(lmkd_quoted "$LOCAL_DATA"): a path from / on is needed" ;; esac
+if [ -n "${LOCAL_DATA:-}" ] || [ "$subcommand" = run ] || [ "$subcommand" = all ]; then
+  lmkd_need DATA_DIR "prepared data sets, shared by the workers" "$MOUNT/tfds"
+  lmkd_folder DATA_DIR
+fi
 case $subcommand in run | all)
-  lmkd_need DATA_DIR "prepared data sets, shared by the workers" gs://my-bucket/tfds
   [ $# -gt 0 ] || lmkd_wrong "nothing to run: flags of lmkd.main come after --, such as -- --config=configs/wflw.py"
   lmkd_reserved "coordinator processes process workdir data_dir" "$@"
   ;;
@@ -173,17 +189,25 @@ copy() {
     && lmkd_run rm "$archive"
 }
 
+worker() { printf 'bash lmkd/launch/tpu_worker.sh %s' "$(lmkd_quoted "$@")"; }
+
+# What makes a run's folders be there on a worker, before another command. A worker that was started anew has lost its mounts.
+folders() {
+  [ -z "${BUCKET:-}" ] || printf '%s && ' "$(worker mount "$BUCKET" "$MOUNT")"
+  [ -z "${LOCAL_DATA:-}" ] || printf '%s && ' "$(worker localise "$DATA_DIR" "$LOCAL_DATA")"
+}
+
 # uv brings a Python of its own where the image's is too old. The words are the workers' to expand.
 # shellcheck disable=SC2016
 install() {
   local path='export PATH="$HOME/.local/bin:$PATH"' uv='{ command -v uv >/dev/null || python3 -m pip install --quiet --user uv; }'
-  on_all "$path && $uv && bash -c 'source lmkd/launch/setup.sh && lmkd_setup tpu'"
+  on_all "$(folders)$path && $uv && bash -c 'source lmkd/launch/setup.sh && lmkd_setup tpu'"
 }
 
 start() {
   local command
-  command=$(lmkd_quoted .venv/bin/python -m lmkd.main --coordinator=auto "--workdir=$WORKDIR" "--data_dir=$DATA_DIR" "$@")
-  on_all "cd lmkd && bash launch/tpu_worker.sh start -- $command"
+  command=$(lmkd_quoted .venv/bin/python -m lmkd.main --coordinator=auto "--workdir=$WORKDIR" "--data_dir=${LOCAL_DATA:-$DATA_DIR}" "$@")
+  on_all "$(folders)cd lmkd && bash launch/tpu_worker.sh start -- $command"
 }
 
 worker_states() { on_all "bash lmkd/launch/tpu_worker.sh status"; }
@@ -243,13 +267,12 @@ collect() {
   lmkd_run mkdir -p "$RESULTS/logs"
   lmkd_run gcloud compute tpus tpu-vm ssh "$NAME" "${where[@]}" --worker=all ${ssh_flags[@]+"${ssh_flags[@]}"} \
     "--command=cat lmkd_run/log" "--output-directory=$RESULTS/logs" || lmkd_say "the workers' logs did not come"
-  case $WORKDIR in
-    gs://*) lmkd_run gcloud storage rsync --recursive "$WORKDIR" "$RESULTS" ;;
-    *)
-      lmkd_run gcloud compute tpus tpu-vm scp "$NAME:$WORKDIR" "$RESULTS" "${where[@]}" --worker=0 --recurse \
-        ${ssh_flags[@]+"${ssh_flags[@]}"}
-      ;;
-  esac
+  if [ -n "${BUCKET:-}" ]; then
+    lmkd_run gcloud storage rsync --recursive "gs://$BUCKET${WORKDIR#"$MOUNT"}" "$RESULTS"
+  else
+    lmkd_run gcloud compute tpus tpu-vm scp "$NAME:$WORKDIR" "$RESULTS" "${where[@]}" --worker=0 --recurse \
+      ${ssh_flags[@]+"${ssh_flags[@]}"}
+  fi
 }
 
 delete() {

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# One run on one worker of a TPU pod, apart from the connection that started it. tpu_pod.sh calls it over SSH.
+# One run on one worker of a TPU pod, apart from the connection that started it, and the folders it needs. tpu_pod.sh calls it
+# over SSH.
 #
 #   bash launch/tpu_worker.sh start -- COMMAND   starts COMMAND in the background, unless one is running
 #   bash launch/tpu_worker.sh status             prints "lmkd-worker HOST STATE"; STATE is none, running or an exit status
 #   bash launch/tpu_worker.sh stop               SIGTERM: the run saves and leaves; its status is 130, stopped by hand
 #   bash launch/tpu_worker.sh log [LINES]        the end of its output (20)
+#   bash launch/tpu_worker.sh mount BUCKET DIR   mounts a bucket with gcsfuse, which it installs, unless DIR is a mount
+#   bash launch/tpu_worker.sh localise FROM DIR  copies a folder to this worker's disk, unless DIR is there
 #
 # A run that hung on its SSH connection would die with it, and gcloud tries a broken connection again: it would start a
 # second run beside the first. A lock, which the run holds as long as it lives, keeps this one start to one run.
@@ -27,6 +30,35 @@ supervise() {
   [ "$status" -ne 143 ] || [ ! -e "$dir/stopped" ] || status=130
   echo "$status" >"$dir/status.new"
   mv "$dir/status.new" "$dir/status"
+}
+
+# As Cloud Storage FUSE's installation page has it for Debian and Ubuntu. A machine that has just come up may hold apt's lock.
+install_gcsfuse() {
+  local key=/usr/share/keyrings/cloud.google.asc
+  curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee "$key" >/dev/null
+  echo "deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -c -s) main" \
+    | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+  sudo apt-get -o DPkg::Lock::Timeout=300 update -qq
+  sudo apt-get -o DPkg::Lock::Timeout=300 install -qq gcsfuse
+}
+
+# No metadata cache: workers look for files that others have just made. Checkpoints take their name by renaming a folder, which
+# gcsfuse refuses by default, and folders that gcloud has copied are implicit.
+mount_bucket() {
+  ! mountpoint -q "$2" || return 0
+  command -v gcsfuse >/dev/null || install_gcsfuse
+  sudo mkdir -p "$2"
+  sudo chown "$(id -u):$(id -g)" "$2"
+  gcsfuse --implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "$1" "$2"
+}
+
+# The name comes last, so that half a copy is none; a copy that stands may be in use and is left as it is.
+localise() {
+  [ ! -e "$2" ] || return 0
+  rm -rf "$2.part"
+  mkdir -p "$(dirname "$2")"
+  cp -R "$1" "$2.part"
+  mv "$2.part" "$2"
 }
 
 mkdir -p "$dir"
@@ -56,9 +88,11 @@ case ${1:-} in
     if runs; then touch "$dir/stopped" && kill -TERM "$(cat "$dir/pid")"; else echo "nothing runs"; fi
     ;;
   log) tail -n "${2:-20}" "$dir/log" ;;
+  mount) mount_bucket "$2" "$3" ;;
+  localise) localise "$2" "$3" ;;
   --help | -h) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0" ;;
   *)
-    echo "error: ${1:-nothing} is no subcommand; start, status, stop and log are. --help explains." >&2
+    echo "error: ${1:-nothing} is no subcommand; start, status, stop, log, mount and localise are. --help explains." >&2
     exit 2
     ;;
 esac

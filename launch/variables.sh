@@ -5,6 +5,7 @@
 #   lmkd_need NAME 'what it is' 'an example'   NAME must have a value
 #   lmkd_whole NAME LEAST                      NAME must be a whole number, LEAST or more
 #   lmkd_choice NAME WORD ...                  NAME must be one of the words
+#   lmkd_folder NAME                           NAME must not be an address such as gs://...
 #   lmkd_wrong 'text'                          something else is wrong
 #   lmkd_checked                               says all that is wrong at once and leaves with status 2, or returns
 #   lmkd_run COMMAND ...                       runs a command; prints it instead where LMKD_DRY_RUN is not empty
@@ -22,6 +23,14 @@ lmkd_whole() {
   case ${!1:-} in
     '' | *[!0-9]*) lmkd_wrong "$1=$(lmkd_quoted "${!1:-}"): a whole number, $2 or more, is needed" ;;
     *) [ "${!1}" -ge "$2" ] || lmkd_wrong "$1=${!1}: $2 or more is needed" ;;
+  esac
+}
+
+# lmkd.main says the same.
+lmkd_folder() {
+  case ${!1:-} in *://*)
+    lmkd_wrong "$1=$(lmkd_quoted "${!1}"): a folder is needed, not an address. Mount the bucket and give the folder in it (docs/scaling.md)"
+    ;;
   esac
 }
 

@@ -41,7 +41,7 @@ SUITES = ("robustness",)
 def main() -> None:
     """The door's one call."""
     from lmkd import build, opened
-    from lmkd.core.errors import UserError, unknown
+    from lmkd.core.errors import UserError, folder, unknown
     from lmkd.data.transforms import CROP_PROTOCOLS
     from lmkd.evaluation.tables import summary_text
 
@@ -52,6 +52,8 @@ def main() -> None:
         raise unknown("suite", _SUITE.value, SUITES, "--suite")
     if _LIMIT.value and not _SUITE.value:
         raise UserError("--limit is of a suite's faces: give --suite=robustness with it")
+    for flag in (_DATA_DIR, _OUTPUT):
+        folder(f"--{flag.name}", flag.value)
     for crop in _CROP.value:
         if crop not in CROP_PROTOCOLS:
             raise unknown("crop protocol", crop, CROP_PROTOCOLS, "--crop")

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from lmkd import cli
+from lmkd.core.errors import folder
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; runs/<config> by default.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
@@ -27,13 +28,12 @@ def main() -> None:
     from lmkd.training import hosts
 
     cli.quiet()
-    hosts.connect(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     config = flags.FLAGS.config
-    if _DATA_DIR.value:
-        config.data.data_dir = _DATA_DIR.value
+    config.data.data_dir = folder("--data_dir", _DATA_DIR.value or config.data.data_dir)
+    workdir = Path(folder("--workdir", _WORKDIR.value) or Path("runs") / _run_name())
+    hosts.connect(_COORDINATOR.value, processes=_PROCESSES.value, process=_PROCESS.value)
     if not _FACES.value:
         config.runtime.faces_in_report = False
-    workdir = Path(_WORKDIR.value or Path("runs") / _run_name())
     command = shlex.join(["python", "-m", "lmkd.main", *sys.argv[1:]])
     report = experiment.run(config, workdir, command=command)
     print(f"\nreport: {report.absolute()}")

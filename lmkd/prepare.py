@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from lmkd.core.errors import UserError
+from lmkd.core.errors import UserError, folder
 from lmkd.data import preparation
 
 # Flags of this door alone, so that importing two doors never clashes.
@@ -85,6 +85,8 @@ def _run() -> None:
     given = [flag for flag in OWN_OPTIONS if FLAGS[flag].present]
     if given and name != "own_faces":
         raise UserError(f"--{given[0]} is an option of own_faces, not of {name}")
+    for flag in ("data_dir", "manual_dir"):
+        folder(f"--{flag}", FLAGS[flag].value or "")
     start = time.monotonic()
     prepared = preparation.prepare(
         name,

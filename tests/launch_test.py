@@ -12,6 +12,8 @@ import pytest
 import yaml
 from made_up_cluster import FLAGS, LAUNCH, ROOT, SUBCOMMAND, VARIABLES, Cluster
 
+from lmkd.core.errors import UserError, folder
+
 
 @pytest.fixture
 def cluster(tmp_path):
@@ -59,14 +61,28 @@ def test_flags_that_a_script_sets_itself_are_refused(cluster, script):
         ("slurm.sh", {"GPUS": "0"}, "GPUS=0: 1 or more is needed"),
         ("slurm.sh", {"PROCESS_PER": "job"}, "PROCESS_PER=job: one of gpu, node is needed"),
         ("kubernetes.sh", {"NAME": "My_Job"}, "NAME=My_Job: small letters"),
-        ("kubernetes.sh", {"DATA_DIR": "/shared/tfds"}, "CLAIM is not set: the volume claim that holds DATA_DIR=/shared/tfds"),
-        ("kubernetes.sh", {"WORKDIR": "runs/x", "CLAIM": "c"}, "WORKDIR=runs/x: gs://... or a folder under MOUNT=/shared"),
+        ("kubernetes.sh", {"WORKDIR": "runs/x"}, "WORKDIR=runs/x: a folder under MOUNT=/shared is needed"),
+        ("tpu_pod.sh", {"WORKDIR": "/other/x", "BUCKET": "b"}, "WORKDIR=/other/x: a folder under MOUNT=/mnt/lmkd, where"),
+        ("tpu_pod.sh", {"BUCKET": "gs://b"}, "BUCKET=gs://b: a name without gs:// and folders is needed"),
+        ("tpu_pod.sh", {"LOCAL_DATA": "tfds"}, "LOCAL_DATA=tfds: a path from / on is needed"),
     ],
 )
 def test_wrong_variables_are_refused(cluster, script, wrong, told):
     result = cluster.run(script, *SUBCOMMAND[script], "--", *FLAGS, **{**VARIABLES[script], **wrong})
     assert result.returncode == 2 and f"  - {told}" in result.stderr
     assert cluster.calls() == []
+
+
+@pytest.mark.parametrize("script", VARIABLES)
+@pytest.mark.parametrize("bucket", [{}, {"BUCKET": "b"}])
+def test_an_address_is_no_folder(cluster, script, bucket):
+    wrong = {"WORKDIR": "gs://b/run", "DATA_DIR": "gs://b/tfds", **bucket}
+    result = cluster.run(script, *SUBCOMMAND[script], "--", *FLAGS, **{**VARIABLES[script], **wrong})
+    assert result.returncode == 2 and cluster.calls() == []
+    for name in ("WORKDIR", "DATA_DIR"):
+        with pytest.raises(UserError) as told:
+            folder(name, wrong[name])
+        assert f"  - {told.value}".rstrip(".") in result.stderr.splitlines()
 
 
 def test_an_unknown_subcommand_names_the_known_ones(cluster):
@@ -161,8 +177,8 @@ def test_pods_find_each_other_and_stand_for_their_processes(cluster):
     (container,) = pod["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 8
     assert container["args"] == [
-        *("--coordinator=faces-0.faces:8476", "--processes=2", "--workdir=gs://bucket/runs/faces"),
-        *("--data_dir=gs://bucket/tfds", *FLAGS, '--config.a=$$(HOME) \\ "x"'),  # $$ keeps Kubernetes from expanding it
+        *("--coordinator=faces-0.faces:8476", "--processes=2", "--workdir=/shared/runs/faces"),
+        *("--data_dir=/shared/tfds", *FLAGS, '--config.a=$$(HOME) \\ "x"'),  # $$ keeps Kubernetes from expanding it
     ]
     assert container["command"][2].startswith("exec "), "SIGTERM is for Python, not for a shell in front of it"
     echo = [word.replace("python -m lmkd.main", "printf '%s|'") for word in container["command"]]
@@ -182,15 +198,18 @@ def test_kubernetes_starts_again_but_not_after_status_2(cluster):
 
 
 def test_kubernetes_places_pods_and_mounts_the_claim(cluster):
-    where = {"SELECTOR": "a/b=true,c=2x2", "TOLERATE": "x/y", "RESOURCE": "google.com/tpu"}
-    pod = rendered(cluster, ACCOUNT="me", CLAIM="disk", WORKDIR="/shared/run", **where)[1]["spec"]["template"]["spec"]
+    where = {"SELECTOR": "a/b=true,c=2x2", "TOLERATE": "x/y", "RESOURCE": "google.com/tpu", "ANNOTATE": "g/volumes=true"}
+    template = rendered(cluster, ACCOUNT="me", **where)[1]["spec"]["template"]
+    pod = template["spec"]
+    assert template["metadata"] == {"labels": {"lmkd-run": "faces"}, "annotations": {"g/volumes": "true"}}
     assert pod["nodeSelector"] == {"a/b": "true", "c": "2x2"} and pod["serviceAccountName"] == "me"
     assert pod["tolerations"] == [{"key": "x/y", "operator": "Exists"}]
     assert {"name": "shared", "persistentVolumeClaim": {"claimName": "disk"}} in pod["volumes"]
     assert {"name": "shared", "mountPath": "/shared"} in pod["containers"][0]["volumeMounts"]
     assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 8
-    plain = rendered(cluster)[1]["spec"]["template"]["spec"]
-    assert not {"nodeSelector", "tolerations", "serviceAccountName"} & set(plain) and len(plain["volumes"]) == 1
+    plain = rendered(cluster)[1]["spec"]["template"]
+    assert not {"nodeSelector", "tolerations", "serviceAccountName"} & set(plain["spec"])
+    assert set(plain["metadata"]) == {"labels"}
 
 
 def test_apply_hands_kubectl_what_render_prints(cluster):

@@ -17,8 +17,8 @@ VARIABLES = {
         "ZONE": "us-central2-b",
         "ACCELERATOR": "v4-32",
         "RUNTIME": "tpu-ubuntu2204-base",
-        "WORKDIR": "gs://bucket/runs/faces",
-        "DATA_DIR": "gs://bucket/tfds",
+        "WORKDIR": "/mnt/lmkd/runs/faces",
+        "DATA_DIR": "/mnt/lmkd/tfds",
     },
     "slurm.sh": {"NODES": "2", "GPUS": "4", "TIME": "1:00:00", "WORKDIR": "/shared/run", "DATA_DIR": "/shared/tfds"},
     "kubernetes.sh": {
@@ -26,8 +26,9 @@ VARIABLES = {
         "IMAGE": "image:1",
         "PROCESSES": "2",
         "DEVICES": "8",
-        "WORKDIR": "gs://bucket/runs/faces",
-        "DATA_DIR": "gs://bucket/tfds",
+        "CLAIM": "disk",
+        "WORKDIR": "/shared/runs/faces",
+        "DATA_DIR": "/shared/tfds",
     },
 }
 SUBCOMMAND = {"tpu_pod.sh": ["all"], "slurm.sh": [], "kubernetes.sh": ["apply"]}

@@ -65,6 +65,12 @@ def test_a_second_run_at_the_same_time_is_refused_and_the_first_named(trained, d
     assert f"in use by another run: process {os.getpid()} on " in done.stderr and "--config=first.py" in done.stderr
 
 
+def test_a_bucket_is_refused_before_anything_is_done(tmp_path):
+    done = door("main", f"--config={CONFIG}", "--workdir=gs://b/run", cwd=tmp_path)
+    assert done.returncode == 2 and not any(tmp_path.iterdir())
+    assert "error: --workdir=gs://b/run: a folder is needed, not an address. Mount the bucket" in done.stderr
+
+
 def test_a_changed_config_is_refused_with_what_changed(trained, data_dir):
     done = door("main", f"--config={CONFIG}", "--config.seed=5", f"--data_dir={data_dir}", cwd=trained[0].parents[1])
     assert done.returncode == 2 and "seed: 0 -> 5" in done.stderr and "Traceback" not in done.stderr

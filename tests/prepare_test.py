@@ -58,6 +58,7 @@ def test_partial_lists_what_is_missing(tree, tmp_path, capsys):
         (["--dataset=wfwl"], "Did you mean 'wflw'?"),
         (["--dataset=wflw"], "wflw needs --manual_dir"),
         (["--partial"], "--dataset is needed"),
+        (["--dataset=wflw", "--data_dir=gs://b/tfds"], "--data_dir=gs://b/tfds: a folder is needed, not an address"),
         (["--dataset=wflw", "--own_seed=3"], "--own_seed is an option of own_faces, not of wflw"),
         (["--dataset=the300w/complet", "--manual_dir=."], "named by its content"),
         (["--dataste=wflw"], "Did you mean: dataset"),

@@ -14,6 +14,21 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def folder(flag: str, path: str) -> str:
+    """Returns `path`, the value of `flag`, unless it is an address such as gs://bucket/run.
+
+    Logs are appended to, workdirs are locked and whole files are renamed into place: a bucket offers none of it, but mounts.
+
+    Raises:
+      UserError: it is one; what is done instead.
+    """
+    if "://" in path:
+        raise UserError(
+            f"{flag}={path}: a folder is needed, not an address. Mount the bucket and give the folder in it (docs/scaling.md)."
+        )
+    return path
+
+
 def unknown(kind: str, name: str, valid: Iterable[str], where: str = "") -> UserError:
     """Builds the error for a name that is not one of `valid`: what, where, what is allowed, the nearest."""
     valid = sorted(valid)

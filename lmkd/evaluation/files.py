@@ -60,6 +60,7 @@ def claimed(folder: Path, *, command: str = "") -> Iterator[None]:
       UserError: another run holds it; the message names that run.
     """
     path = folder / CLAIM
+    path.touch()  # on a mounted bucket other hosts see a new file only once it has been closed
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

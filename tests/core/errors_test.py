@@ -39,3 +39,9 @@ def test_one_problem_is_singular_and_none_is_no_error():
 
 def test_user_errors_are_value_errors():
     assert issubclass(errors.UserError, ValueError)
+
+
+def test_an_address_is_no_folder():
+    assert errors.folder("--workdir", "runs/a:b") == "runs/a:b" and errors.folder("--workdir", "") == ""
+    with pytest.raises(errors.UserError, match=r"^--workdir=gs://b/run: a folder is needed, not an address\. Mount the bucket"):
+        errors.folder("--workdir", "gs://b/run")

@@ -18,7 +18,7 @@ def cluster(tmp_path):
 def test_a_pod_from_create_to_delete(cluster):
     ssh = "gcloud compute tpus tpu-vm ssh faces --zone=us-central2-b --project=my-project --worker=all"
     where = "--zone=us-central2-b --project=my-project"
-    lines = cluster.dry_run("tpu_pod.sh", "all", "--", *FLAGS)
+    lines = cluster.dry_run("tpu_pod.sh", "all", "--", *FLAGS, BUCKET="bucket", LOCAL_DATA="/tmp/tfds")
     assert lines[0] == (
         f"gcloud compute tpus queued-resources create faces {where} --accelerator-type=v4-32 --spot"
         " --runtime-version=tpu-ubuntu2204-base --node-id=faces"
@@ -36,10 +36,22 @@ def test_a_pod_from_create_to_delete(cluster):
     ]
     (start,) = (line for line in lines if "tpu_worker.sh start" in line)
     remote = shlex.split(start)[-1].removeprefix("--command=")  # as gcloud gets it, and then as the worker's shell reads it
+    script = "bash lmkd/launch/tpu_worker.sh"
+    folders = f"{script} mount bucket /mnt/lmkd && {script} localise /mnt/lmkd/tfds /tmp/tfds &&"
+    assert f"--command={folders} " in lines[7] and "lmkd_setup tpu" in lines[7]
     assert shlex.split(remote) == [
+        *folders.split(),
         *("cd", "lmkd", "&&", "bash", "launch/tpu_worker.sh", "start", "--", ".venv/bin/python", "-m", "lmkd.main"),
-        *("--coordinator=auto", "--workdir=gs://bucket/runs/faces", "--data_dir=gs://bucket/tfds", *FLAGS),
+        *("--coordinator=auto", "--workdir=/mnt/lmkd/runs/faces", "--data_dir=/tmp/tfds", *FLAGS),
     ]
+
+
+def test_folders_on_a_share_are_used_where_they_lie(cluster):
+    lines = cluster.dry_run("tpu_pod.sh", "all", "--", *FLAGS, WORKDIR="/share/run", DATA_DIR="/share/tfds")
+    assert not any(" mount " in line or " localise " in line for line in lines)
+    assert any("--workdir=/share/run --data_dir=/share/tfds" in line for line in lines)
+    where = "--zone=us-central2-b --project=my-project"
+    assert lines[-2] == f"gcloud compute tpus tpu-vm scp faces:/share/run runs/faces {where} --worker=0 --recurse"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +89,8 @@ def pod(cluster, subcommand, *outcomes, standing=True, gcloud=GCLOUD, **variable
     (cluster.folder / "outcomes").write_text("\n".join(outcomes) + "\n")
     if standing:
         (cluster.folder / "pod").write_text("ACTIVE\n")
-    variables = {**VARIABLES["tpu_pod.sh"], "RESULTS": str(cluster.folder / "results"), "POLL_SECONDS": "0", **variables}
+    results = str(cluster.folder / "results")
+    variables = {**VARIABLES["tpu_pod.sh"], "BUCKET": "bucket", "RESULTS": results, "POLL_SECONDS": "0", **variables}
     result = cluster.run("tpu_pod.sh", subcommand, "--", *FLAGS, **variables)
     words = " ".join(cluster.calls()).split()
     return result, {word: words.count(word) for word in ("create", "delete", "start", "rsync")}
@@ -125,6 +138,40 @@ def worker(tmp_path, *arguments):
     return subprocess.run(
         ["bash", LAUNCH / "tpu_worker.sh", *arguments], env=env, capture_output=True, text=True, check=True
     ).stdout
+
+
+def test_a_worker_mounts_a_bucket_once(cluster):
+    gcsfuse = f'#!/bin/sh\\necho gcsfuse "$@" >>{cluster.log}'
+    for name, script in {
+        "sudo": '"$@"',
+        "mountpoint": "[ -e mounted ]",
+        "lsb_release": "echo jammy",
+        "curl": "echo key",
+        "tee": "cat >>teed",
+        "apt-get": f"printf '{gcsfuse}' >bin/gcsfuse; chmod +x bin/gcsfuse",
+        "mkdir": "",
+        "chown": "",
+    }.items():
+        cluster.answer(name, script)
+    for _ in range(2):
+        result = cluster.run("tpu_worker.sh", "mount", "my-bucket", f"{cluster.folder}/mnt")
+        assert result.returncode == 0, result.stderr
+        (cluster.folder / "mounted").touch()
+    calls = [call for call in cluster.calls() if call.startswith(("gcsfuse", "apt-get"))]
+    assert [call.split()[0] for call in calls] == ["apt-get", "apt-get", "gcsfuse"]
+    assert calls[-1].split()[-2:] == ["my-bucket", f"{cluster.folder}/mnt"] and "--rename-dir-limit=200000" in calls[-1]
+    assert "signed-by=/usr/share/keyrings/cloud.google.asc" in (cluster.folder / "teed").read_text()
+
+
+def test_a_worker_copies_the_data_once(tmp_path):
+    (tmp_path / "bucket" / "faces").mkdir(parents=True)
+    (tmp_path / "bucket" / "faces" / "a").write_text("1")
+    (tmp_path / "disk" / "tfds.part").mkdir(parents=True)  # left by a copy that was cut short
+    for written in ("1", "2"):
+        (tmp_path / "bucket" / "faces" / "a").write_text(written)
+        worker(tmp_path, "localise", str(tmp_path / "bucket"), str(tmp_path / "disk" / "tfds"))
+    (copied,) = (path for path in (tmp_path / "disk").rglob("*") if path.is_file())
+    assert copied == tmp_path / "disk" / "tfds" / "faces" / "a" and copied.read_text() == "1"
 
 
 def state(tmp_path):
