@@ -32,21 +32,15 @@ supervise() {
   mv "$dir/status.new" "$dir/status"
 }
 
-# As Cloud Storage FUSE's installation page has it for Debian and Ubuntu. A machine that has just come up may hold apt's lock.
-install_gcsfuse() {
-  local key=/usr/share/keyrings/cloud.google.asc
-  curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee "$key" >/dev/null
-  echo "deb [signed-by=$key] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -c -s) main" \
-    | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-  sudo apt-get -o DPkg::Lock::Timeout=300 update -qq
-  sudo apt-get -o DPkg::Lock::Timeout=300 install -qq gcsfuse
-}
-
 # No metadata cache: workers look for files that others have just made. Checkpoints take their name by renaming a folder, which
 # gcsfuse refuses by default, and folders that gcloud has copied are implicit.
 mount_bucket() {
   ! mountpoint -q "$2" || return 0
-  command -v gcsfuse >/dev/null || install_gcsfuse
+  command -v gcsfuse >/dev/null || {
+    echo "error: gcsfuse is not on $(uname -n): take an image that has it, or install it on each worker as" >&2
+    echo "       https://cloud.google.com/storage/docs/cloud-storage-fuse/install says" >&2
+    exit 2
+  }
   sudo mkdir -p "$2"
   sudo chown "$(id -u):$(id -g)" "$2"
   gcsfuse --implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0 "$1" "$2"

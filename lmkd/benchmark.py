@@ -29,13 +29,14 @@ _OUTPUT = flags.DEFINE_string("output", "", "Folder for the JSON file.")
 def main() -> None:
     """The door's one call."""
     from lmkd import build
-    from lmkd.core.errors import UserError, unknown
+    from lmkd.core.errors import UserError, folder, unknown
 
     cli.quiet()
     if not _WHAT.value:
         raise UserError(f"which topic? --what=NAME, of {', '.join(TOPICS)}")
     if _WHAT.value not in TOPICS:
         raise unknown("topic", _WHAT.value, TOPICS, "--what")
+    folder("--output", _OUTPUT.value)
     topic = importlib.import_module(f"lmkd.benchmarks.{_WHAT.value}")
     found = topic.run(
         flags.FLAGS.config, stage=_STAGE.value, rounds=_ROUNDS.value, progress=lambda line: print(line, file=sys.stderr)

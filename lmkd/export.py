@@ -26,7 +26,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; T
 def main() -> None:
     """The door's one call."""
     from lmkd import build, exporting
-    from lmkd.core.errors import UserError
+    from lmkd.core.errors import UserError, folder
     from lmkd.exporters import formats
 
     cli.quiet()
@@ -38,6 +38,8 @@ def main() -> None:
     ]
     if any(problems):
         raise UserError("\n".join(filter(None, problems)))
+    for flag in (_OUTPUT, _DATA_DIR):
+        folder(f"--{flag.name}", flag.value)
     names = list(dict.fromkeys(_FORMAT.value))
     for name in names:
         formats.find(name)

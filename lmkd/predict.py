@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from lmkd import cli
+from lmkd.core import errors
 from lmkd.core.errors import UserError, report_together, unknown
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def main(words: list[str]) -> None:
     if _BOX.value and flags.FLAGS["detector"].present:
         raise UserError("--box says where the faces are and --detector looks for them: give one of the two")
     boxes = _boxes(_BOX.value)
-    folder = Path(_OUTPUT.value)
+    folder = Path(errors.folder("--output", _OUTPUT.value))
     found, left_out = inputs.gather(words, folder)
     warn = functools.partial(print, file=sys.stderr)
     for line in left_out:

@@ -94,7 +94,7 @@ def checkpoint_sha256(folder: Path) -> str:
     return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(variables))).hexdigest()
 
 
-@pytest.mark.parametrize("policy", ["stop", "go_on"])
+@pytest.mark.parametrize("policy", [pytest.param("stop", marks=SLOW), "go_on"])
 def test_a_full_disk_spares_earlier_checkpoints(tmp_path, policy):
     finished(start(tmp_path, 1, 1, steps=3))
     before = checkpoint_sha256(tmp_path)

@@ -66,7 +66,7 @@ def wait_for_steps(folder: Path, steps: int, running: list[subprocess.Popen]) ->
 def runs(tmp_path_factory) -> dict[str, tuple[Path, dict]]:
     """Six steps of 8 faces over four devices: in one process, in two, and in two over a mesh."""
     root = tmp_path_factory.mktemp("pods")
-    cases = {"one": (1, 4, "pmap"), "two": (2, 2, "pmap"), "mesh": (2, 2, "mesh"), "one mesh": (1, 4, "mesh")}
+    cases = {"one": (1, 4, "pmap"), "two": (2, 2, "pmap"), "mesh": (2, 2, "mesh")}
     found = {}
     for name, (processes, devices, kind) in cases.items():
         running = start(root / name, processes, devices, steps=6, kind=kind)
@@ -83,7 +83,6 @@ def test_processes_share_a_run_without_changing_it(runs):
 
 
 def test_a_mesh_gives_what_pmap_gives(runs):
-    assert runs["one mesh"][1] == runs["one"][1]
     assert runs["mesh"][1] == runs["two"][1]
 
 

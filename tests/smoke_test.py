@@ -1,27 +1,34 @@
 """Shipped experiments from command to report in their smoke form: the tiny synthetic faces, tiny networks, a few steps."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
-from doors import door
+from doors import TINY, door
 
 from lmkd.configs import common
 
 EXPERIMENTS = {p.stem for p in Path(common.__file__).parent.glob("*.py")} - {"__init__", "common", "method", "systems"}
-# The quickstart's student and the ablation have tests of their own. Those that are not here compile for minutes, and differ
-# from these in what systems_test.py traces: they run where somebody asks for slow tests, compiled as for users (the Swin
-# transformer takes minutes a step otherwise).
-QUICK = {"compact"}
+# The quickstart's student and the ablation have tests of their own. The others compile for minutes, and differ from these in
+# what systems_test.py traces: they run where somebody asks for slow tests, compiled as for users (the Swin transformer takes
+# minutes a step otherwise).
 ELSEWHERE = {"ablation"}
 SLOW = pytest.mark.skipif(not os.environ.get("LMKD_SLOW_TESTS"), reason="takes minutes: LMKD_SLOW_TESTS=1 runs it")
-CASES = [e if e in QUICK else pytest.param(e, marks=SLOW) for e in sorted(EXPERIMENTS - ELSEWHERE)]
 
 
-@pytest.mark.parametrize("name", CASES)
+@SLOW
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS - ELSEWHERE))
 def test_every_config_runs_in_its_smoke_form(name, tmp_path):
-    done = door(
-        "main", f"--config=configs/{name}.py:smoke", f"--data_dir={tmp_path}", "--no_faces", cwd=tmp_path, quick=name in QUICK
-    )
+    done = door("main", f"--config=configs/{name}.py:smoke", f"--data_dir={tmp_path}", "--no_faces", cwd=tmp_path, quick=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs" / f"{name}_smoke" / "report.html").is_file()
+
+
+def test_coordinates_stages_that_go_on_from_others_and_frozen_parts_train(tmp_path):
+    """Networks of two layers under the one experiment that has all of these."""
+    done = door("main", f"--config={TINY / 'compact.py'}", f"--data_dir={tmp_path}", "--no_faces", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    stages = [json.loads(line) for line in (tmp_path / "runs/compact/stud5_rbd/metrics.jsonl").read_text().splitlines()]
+    assert all(row["grad_norm"] > 0 and row["loss/response"] > 0 for row in stages)
+    assert (tmp_path / "runs" / "compact" / "report.html").is_file()

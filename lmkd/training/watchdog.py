@@ -9,7 +9,6 @@ import faulthandler
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,11 +29,10 @@ class Watchdog:
     def __init__(self, seconds: float, *, leave: Callable[[int], Any] = os._exit):
         self._seconds, self._leave = seconds, leave
         self._done = threading.Event()
-        self._last = (time.monotonic(), "the start")
+        self._last = ["the start"]  # a new list each time, so that the same words twice are two signs of life
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
-        self._last = (time.monotonic(), "the start")
         if self._seconds > 0:
             self._thread.start()
         return self
@@ -46,15 +44,18 @@ class Watchdog:
 
     def alive(self, what: str) -> None:
         """Says that the run has come as far as `what`."""
-        self._last = (time.monotonic(), what)
+        self._last = [what]
 
     def _watch(self) -> None:
-        while not self._done.wait(min(1.0, self._seconds / 4)):
-            since, what = self._last
-            if time.monotonic() - since < self._seconds:
+        # Counts its own ticks, not the clock's: a process that somebody suspends for an hour has not stood still.
+        tick = min(1.0, self._seconds / 4)
+        seen, still = self._last, 0.0
+        while not self._done.wait(tick):
+            seen, still = self._last, still + tick if seen is self._last else 0.0
+            if still < self._seconds:
                 continue
             print(
-                f"\nerror: nothing has moved for {self._seconds:g} s since {what} (config.runtime.stall_seconds): another "
+                f"\nerror: nothing has moved for {self._seconds:g} s since {seen[0]} (config.runtime.stall_seconds): another "
                 "process may be gone or hang. This one stops; the same command goes on from the last checkpoint. It stood at:",
                 file=sys.stderr,
                 flush=True,

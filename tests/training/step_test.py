@@ -180,6 +180,17 @@ def test_mapped_step_compiles_once(caplog):
     assert int(state.step) == 3
 
 
+def test_a_mesh_gives_what_pmap_gives_to_the_bit():
+    found = []
+    for kind in parallel.KINDS:
+        step, first = step_and_state(tiny(True, parallel.AXIS), ema=0.9)
+        trainer = Trainer(step, frozen={}, terms=("heatmap",), kind=kind)
+        state, metrics = trainer(parallel.replicate(first), parallel.split_over_devices(batch_of(4)))
+        found.append(jax.tree.leaves((state.params, state.ema, metrics)))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_recipe_does_not_depend_on_order():
     terms = [WeightedTerm(n, HeatmapMSE(s), Schedule(w)) for n, s, w in (("a", 1.0, 2.0), ("b", 3.0, 0.5))]
     assert Recipe(tuple(terms)) == Recipe(tuple(reversed(terms)))
