@@ -25,7 +25,7 @@ _COLOURS = tuple(colour for colour in PALETTE if colour != "#000000")
 
 
 class Curve(NamedTuple):
-    """One CED: the set of faces (decides the colour), the checkpoint ("last" is dashed), NMEs (fractions or NaN)."""
+    """One CED: the set of faces (decides the colour), the checkpoint (decides the dash), NMEs (fractions or NaN)."""
 
     name: str
     checkpoint: str
@@ -48,17 +48,25 @@ def ced_figure(curves: Sequence[Curve], thresholds: Sequence[float]) -> str:
     end = max(thresholds, default=0.1)
     grid = np.linspace(0.0, end, 501)
     names = list(dict.fromkeys(curve.name for curve in curves))
+    dashes = _dashes([curve.checkpoint for curve in curves])
     for curve in curves:
         nme = np.sort(curve.nme[~np.isnan(curve.nme)])
         share = np.searchsorted(nme, grid, side="right") / max(nme.size, 1)
-        style, colour = ("--" if curve.checkpoint == "last" else "-", PALETTE[names.index(curve.name) % len(PALETTE)])
+        colour = PALETTE[names.index(curve.name) % len(PALETTE)]
         label = f"{_short(curve.name)}, {curve.checkpoint}" if curve.checkpoint else _short(curve.name)
-        axes.plot(100 * grid, 100 * share, style, color=colour, label=label)
+        axes.plot(100 * grid, 100 * share, linestyle=dashes[curve.checkpoint], color=colour, label=label)
     for threshold in thresholds:
         axes.axvline(100 * threshold, color="#777777", linewidth=0.9, linestyle=":")
     axes.set(xlabel="NME (%)", ylabel="faces with at most this NME (%)", xlim=(0, 100 * end * 1.01), ylim=(0, 101))
     _legend(axes, "lower right")
     return _svg(figure, "ced")
+
+
+def _dashes(checkpoints: Sequence[str]) -> dict[str, Any]:
+    """A dash for each kind of checkpoint: "last" is dashed, of the others (the best, exported files) each has its own."""
+    others = [c for c in dict.fromkeys(checkpoints) if c != "last"]
+    free = [dash for dash in _DASHES if dash != "--"]
+    return {c: free[n % len(free)] for n, c in enumerate(others)} | {"last": "--"}
 
 
 def compared_ced_figure(curves: Sequence[Curve], thresholds: Sequence[float]) -> str:

@@ -314,3 +314,9 @@ def test_page_escapes_but_not_twice():
 def test_scores_and_report_need_no_jax():
     code = "import sys, lmkd.evaluation.report, lmkd.evaluation.evaluator; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_curves_of_several_models_on_one_set_have_dashes_of_their_own():
+    dashes = plots._dashes(["best", "onnx of best", "last", "best", "tflite_int8 of best"])
+    assert dashes["best"] == "-" and dashes["last"] == "--"
+    assert len(set(map(str, dashes.values()))) == 4
