@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import jax
-from doors import QUICK_COMPILATION
+from pod_test import finished, start
 
 ROOT = Path(__file__).parents[1]
 SUITES = ("tests/faults_test.py", "tests/pod_test.py", "tests/training/loop_test.py")
@@ -31,7 +31,7 @@ def faults(kills: int) -> list[str]:
         command = [sys.executable, "-m", "pytest", "-q", *SUITES, f"--junitxml={results}", "-o", "junit_family=xunit1"]
         subprocess.run(command, cwd=ROOT, env=environment, check=False)
         cases = ET.parse(results).getroot().iter("testcase")
-        return [f"| {_words(c.get('name'))} | {_outcome(c)} | {float(c.get('time')):.0f} |" for c in cases]
+        return [f"| {_words(c.get('name', ''))} | {_outcome(c)} | {float(c.get('time', 0)):.0f} |" for c in cases]
 
 
 def _words(name: str) -> str:
@@ -45,27 +45,20 @@ def _outcome(case: ET.Element) -> str:
 
 
 def soak(steps: int) -> tuple[list[tuple[int, float, int]], float]:
-    """Runs a distillation with a save every 50 steps; returns (step, resident MB, open files) at each, and its seconds."""
+    """Trains a tiny network with a save every 50 steps; returns (step, resident MB, open files) at each, and its seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        workdir, student = Path(folder) / "run", "--config.stage.student.train."
-        flags = ["--config=configs/quickstart.py:smoke", f"--data_dir={folder}/data", f"--workdir={workdir}", "--no_faces"]
-        flags += [f"{student}length={steps} steps", f"{student}save_every={EVERY} steps", f"{student}log_every={EVERY} steps"]
-        flags += [f"{student}validate_every={steps} steps"]
-        begun, log = time.monotonic(), workdir / "student" / "metrics.jsonl"
-        environment = os.environ | {"XLA_FLAGS": QUICK_COMPILATION}
-        with (Path(folder) / "log").open("w") as said:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "lmkd.main", *flags], cwd=ROOT, env=environment, stdout=said, stderr=said
-            )
-            seen: dict[int, tuple[float, int]] = {}
-            while running.poll() is None:
-                time.sleep(0.2)
-                rows = log.read_text().splitlines() if log.is_file() else []
-                step = json.loads(rows[-1])["step"] if rows and rows[-1].endswith("}") else 0
-                if step and step not in seen:
-                    seen[step] = _resident_mb(running.pid), len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
-        if running.returncode:
-            raise SystemExit((Path(folder) / "log").read_text()[-3000:])
+        begun, log = time.monotonic(), Path(folder) / "metrics.jsonl"
+        (running,) = start(Path(folder), 1, 1, steps=steps, save_steps=EVERY, log_steps=EVERY, seconds_a_step=0.02)
+        seen: dict[int, tuple[float, int]] = {}
+        while running.poll() is None:
+            time.sleep(0.1)
+            rows = log.read_text().splitlines() if log.is_file() else []
+            step = json.loads(rows[-1])["step"] if rows and rows[-1].endswith("}") else 0
+            if step and step not in seen and running.poll() is None:
+                seen[step] = _resident_mb(running.pid), len(list(Path(f"/proc/{running.pid}/fd").iterdir()))
+        said = finished([running])
+        if not seen:
+            raise SystemExit(said[0][-3000:])
         return [(step, *figures) for step, figures in sorted(seen.items())], time.monotonic() - begun
 
 
@@ -101,7 +94,7 @@ def main() -> None:
     )
     parts = ["# Faults on purpose", f"`bash launch/faults.sh`; {where}.", "## Faults"]
     parts.append("\n".join(["| fault | outcome | seconds |", "| --- | --- | ---: |", *faults(given.kills)]))
-    parts += ["## Soak", f"{given.soak_steps} steps of the quickstart's student in its smoke form, a save every {EVERY} steps."]
+    parts += ["## Soak", f"{given.soak_steps} steps of a tiny network through the real loop, a save every {EVERY} steps."]
     parts.append(soak_text(*soak(given.soak_steps)))
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text("\n\n".join(parts) + "\n")

@@ -56,7 +56,8 @@ def main(job: dict) -> None:
         name="tiny", folder=folder, state=parallel.replicate(create(variables, optimizers, seed=0, ema=True)),
         train_step=train_step, iterator=iterator, validate=None, meta={"stage": "tiny"},
         options=loop.LoopOptions(
-            total_steps=job["steps"], log_steps=1, validate_steps=100, save_steps=3, batch_size=8,
+            total_steps=job["steps"], log_steps=job.get("log_steps", 1), validate_steps=10**9,
+            save_steps=job.get("save_steps", 3), batch_size=8,
             stall_seconds=job.get("stall_seconds", 0.0), go_on_unsaved=job.get("go_on_unsaved", False),
         ),
     )  # fmt: skip
