@@ -286,7 +286,9 @@ def test_a_local_pod_passes_signals_on_to_all(tmp_path, number, status):
     task = f"trap 'exit {status}' TERM INT; touch '{tmp_path}'/$RANDOM$RANDOM; while :; do sleep 0.05; done"
     command = ["bash", str(LAUNCH / "local_pod.sh"), "2", f"--logs={tmp_path}/logs", "--", "bash", "-c", task]
     env = {**os.environ, "PYTHON": sys.executable}
-    pod = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background may have left Ctrl-C ignored, and no shell can trap what it was started ignoring.
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+    pod = subprocess.Popen([sys.executable, "-c", heed, *command], env=env, stdout=subprocess.PIPE, text=True)
     while len(list(tmp_path.iterdir())) < 3 and pod.poll() is None:  # logs, and one file of each process
         time.sleep(0.01)
     pod.send_signal(number)
