@@ -45,34 +45,14 @@ source "$here/setup.sh"
 # shellcheck source-path=SCRIPTDIR source=variables.sh
 source "$here/variables.sh"
 
-subcommands=(render apply status log stop resume delete)
-subcommand="" index=""
-while [ $# -gt 0 ]; do
-  case $1 in
-    --) break ;;
-    --help | -h) lmkd_help "$0" && exit ;;
-    --dry_run) LMKD_DRY_RUN=yes ;;
-    -*) lmkd_usage "unknown flag $1; flags of the run come after --" ;;
-    *)
-      if [ -z "$subcommand" ]; then
-        subcommand=$1
-      elif [ "$subcommand" = log ] && [ -z "$index" ]; then
-        index=$1
-      else
-        lmkd_usage "unexpected $1: $subcommand is the subcommand"
-      fi
-      ;;
-  esac
-  shift
-done
-if [ "${1:-}" = -- ]; then shift; fi
-case " ${subcommands[*]} " in
-  *" ${subcommand:-?} "*) ;;
-  *) lmkd_usage "${subcommand:-nothing} is no subcommand; $(lmkd_listed "${subcommands[@]}") are" ;;
-esac
+lmkd_read "$@"
+lmkd_subcommand render apply status log stop resume delete
+if [ "$subcommand" = log ]; then lmkd_at_most 2; else lmkd_at_most 1; fi
+index=${lmkd_words[1]:-0}
+set -- ${lmkd_rest[@]+"${lmkd_rest[@]}"}
 
 MOUNT=${MOUNT:-/shared} RESOURCE=${RESOURCE:-nvidia.com/gpu} CPU=${CPU:-8} MEMORY=${MEMORY:-32Gi} NAMESPACE=${NAMESPACE:-default}
-PORT=${PORT:-8476} GRACE=${GRACE:-180} MAX_RESTARTS=${MAX_RESTARTS:-20} index=${index:-0}
+PORT=${PORT:-8476} GRACE=${GRACE:-180} MAX_RESTARTS=${MAX_RESTARTS:-20}
 
 # A folder that all pods share: one on the claim.
 shared_folder() {
@@ -89,10 +69,8 @@ dns='^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$'
 lmkd_whole index 0
 case $subcommand in render | apply)
   lmkd_need IMAGE "a container image with lmkd" my-image:1
-  lmkd_need PROCESSES "how many pods" 2
-  [ -z "${PROCESSES:-}" ] || lmkd_whole PROCESSES 1
-  lmkd_need DEVICES "how many devices a pod has" 8
-  [ -z "${DEVICES:-}" ] || lmkd_whole DEVICES 1
+  lmkd_need_whole PROCESSES "how many pods" 2
+  lmkd_need_whole DEVICES "how many devices a pod has" 8
   lmkd_need CLAIM "the volume claim that is mounted at $MOUNT" my-claim
   lmkd_need WORKDIR "the run's folder, shared by the pods" "$MOUNT/runs/faces"
   lmkd_need DATA_DIR "prepared data sets, shared by the pods" "$MOUNT/tfds"
@@ -101,8 +79,7 @@ case $subcommand in render | apply)
   lmkd_whole PORT 1
   lmkd_whole GRACE 1
   lmkd_whole MAX_RESTARTS 0
-  [ $# -gt 0 ] || lmkd_wrong "nothing to run: flags of lmkd.main come after --, such as -- --config=configs/wflw.py"
-  lmkd_reserved "coordinator processes process workdir data_dir" "$@"
+  lmkd_run_flags "$@"
   ;;
 esac
 lmkd_checked

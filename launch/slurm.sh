@@ -41,23 +41,14 @@ source "$here/setup.sh"
 # shellcheck source-path=SCRIPTDIR source=variables.sh
 source "$here/variables.sh"
 
-while [ $# -gt 0 ]; do
-  case $1 in
-    --) break ;;
-    --help | -h) lmkd_help "$0" && exit ;;
-    --dry_run) LMKD_DRY_RUN=yes ;;
-    *) lmkd_usage "unexpected $1; flags of the run come after --" ;;
-  esac
-  shift
-done
-if [ "${1:-}" = -- ]; then shift; fi
+lmkd_read "$@"
+lmkd_at_most 0
+set -- ${lmkd_rest[@]+"${lmkd_rest[@]}"}
 
 PROCESS_PER=${PROCESS_PER:-gpu} CPUS=${CPUS:-8} NAME=${NAME:-lmkd} LOGS=${LOGS:-runs/slurm}
 GRACE=${GRACE:-180} PATIENCE=${PATIENCE:-600} MAX_RESTARTS=${MAX_RESTARTS:-20}
-lmkd_need NODES "how many nodes" 2
-[ -z "${NODES:-}" ] || lmkd_whole NODES 1
-lmkd_need GPUS "how many GPUs a node has" 8
-[ -z "${GPUS:-}" ] || lmkd_whole GPUS 1
+lmkd_need_whole NODES "how many nodes" 2
+lmkd_need_whole GPUS "how many GPUs a node has" 8
 lmkd_need TIME "the longest that one sitting may take" 24:00:00
 lmkd_need WORKDIR "the run's folder, shared by the nodes" /shared/runs/faces
 lmkd_need DATA_DIR "prepared data sets, shared by the nodes" /shared/tfds
@@ -68,12 +59,12 @@ lmkd_whole CPUS 1
 lmkd_whole GRACE 0
 lmkd_whole PATIENCE 1
 lmkd_whole MAX_RESTARTS 0
-[ $# -gt 0 ] || lmkd_wrong "nothing to run: flags of lmkd.main come after --, such as -- --config=configs/wflw.py"
-lmkd_reserved "coordinator processes process workdir data_dir" "$@"
+lmkd_run_flags "$@"
 lmkd_checked
 cd -- "$LMKD_ROOT"
 case $LOGS in /*) ;; *) LOGS=$LMKD_ROOT/$LOGS ;; esac
 
+# shellcheck disable=SC2153 # GPUS is no misspelling of CPUS
 if [ "$PROCESS_PER" = gpu ]; then tasks=$GPUS cpus=$CPUS; else tasks=1 cpus=$((CPUS * GPUS)); fi
 flags=("--job-name=$NAME" "--chdir=$LMKD_ROOT" "--nodes=$NODES" "--ntasks-per-node=$tasks" "--gpus-per-node=$GPUS"
   "--cpus-per-task=$cpus" --exclusive --mem=0 "--time=$TIME" --requeue "--signal=TERM@$GRACE" --open-mode=append

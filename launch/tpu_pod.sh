@@ -50,26 +50,10 @@ source "$here/setup.sh"
 # shellcheck source-path=SCRIPTDIR source=variables.sh
 source "$here/variables.sh"
 
-subcommands=(create wait copy install run status log stop collect delete all)
-subcommand=""
-while [ $# -gt 0 ]; do
-  case $1 in
-    --) break ;;
-    --help | -h) lmkd_help "$0" && exit ;;
-    --dry_run) LMKD_DRY_RUN=yes ;;
-    -*) lmkd_usage "unknown flag $1; flags of the run come after --" ;;
-    *)
-      [ -z "$subcommand" ] || lmkd_usage "unexpected $1: $subcommand is the subcommand"
-      subcommand=$1
-      ;;
-  esac
-  shift
-done
-if [ "${1:-}" = -- ]; then shift; fi
-case " ${subcommands[*]} " in
-  *" ${subcommand:-?} "*) ;;
-  *) lmkd_usage "${subcommand:-nothing} is no subcommand; $(lmkd_listed "${subcommands[@]}") are" ;;
-esac
+lmkd_read "$@"
+lmkd_subcommand create wait copy install run status log stop collect delete all
+lmkd_at_most 1
+set -- ${lmkd_rest[@]+"${lmkd_rest[@]}"}
 
 QUEUED=${QUEUED:-yes} CAPACITY=${CAPACITY:-spot} REVISION=${REVISION:-HEAD} RESULTS=${RESULTS:-runs/${NAME:-}}
 MOUNT=${MOUNT:-/mnt/lmkd} KEEP=${KEEP:-no} MAX_RESTARTS=${MAX_RESTARTS:-20} POLL_SECONDS=${POLL_SECONDS:-60}
@@ -100,8 +84,7 @@ if [ -n "${LOCAL_DATA:-}" ] || [ "$subcommand" = run ] || [ "$subcommand" = all 
   lmkd_folder DATA_DIR
 fi
 case $subcommand in run | all)
-  [ $# -gt 0 ] || lmkd_wrong "nothing to run: flags of lmkd.main come after --, such as -- --config=configs/wflw.py"
-  lmkd_reserved "coordinator processes process workdir data_dir" "$@"
+  lmkd_run_flags "$@"
   ;;
 esac
 lmkd_choice QUEUED yes no

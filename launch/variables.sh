@@ -2,16 +2,46 @@
 # Sourced by the scripts that start runs on several processes: variables checked together, --help from the script's own head,
 # dry runs. Bash 3.2 and up. Needs setup.sh.
 #
+#   lmkd_read "$@"                             sorts the arguments into lmkd_words and, after --, lmkd_rest
+#   lmkd_subcommand WORD ...                   the first of lmkd_words is one of these; it becomes $subcommand
+#   lmkd_at_most COUNT                         there are no more lmkd_words than that
 #   lmkd_need NAME 'what it is' 'an example'   NAME must have a value
+#   lmkd_need_whole NAME 'what it is' 'an example'   and be a whole number, 1 or more
 #   lmkd_whole NAME LEAST                      NAME must be a whole number, LEAST or more
 #   lmkd_choice NAME WORD ...                  NAME must be one of the words
 #   lmkd_folder NAME                           NAME must not be an address such as gs://...
+#   lmkd_run_flags "$@"                        there are flags of lmkd.main, none of them one that the script sets
 #   lmkd_wrong 'text'                          something else is wrong
 #   lmkd_checked                               says all that is wrong at once and leaves with status 2, or returns
 #   lmkd_run COMMAND ...                       runs a command; prints it instead where LMKD_DRY_RUN is not empty
 
 LMKD_DRY_RUN=""
-lmkd_faults=()
+lmkd_faults=() lmkd_words=() lmkd_rest=() subcommand=""
+
+lmkd_read() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --) shift && break ;;
+      --help | -h) lmkd_help "$0" && exit ;;
+      --dry_run) LMKD_DRY_RUN=yes ;;
+      -*) lmkd_usage "unknown flag $1; flags of the run come after --" ;;
+      *) lmkd_words+=("$1") ;;
+    esac
+    shift
+  done
+  # shellcheck disable=SC2034 # the scripts read it
+  lmkd_rest=("$@")
+}
+
+lmkd_subcommand() {
+  subcommand=${lmkd_words[0]:-nothing}
+  case " $* " in
+    *" $subcommand "*) ;;
+    *) lmkd_usage "$subcommand is no subcommand; $(lmkd_listed "$@") are" ;;
+  esac
+}
+
+lmkd_at_most() { [ ${#lmkd_words[@]} -le "$1" ] || lmkd_usage "unexpected ${lmkd_words[$1]}; flags of the run come after --"; }
 
 lmkd_wrong() { lmkd_faults+=("$1"); }
 
@@ -24,6 +54,10 @@ lmkd_whole() {
     '' | *[!0-9]*) lmkd_wrong "$1=$(lmkd_quoted "${!1:-}"): a whole number, $2 or more, is needed" ;;
     *) [ "${!1}" -ge "$2" ] || lmkd_wrong "$1=${!1}: $2 or more is needed" ;;
   esac
+}
+
+lmkd_need_whole() {
+  if [ -n "${!1:-}" ]; then lmkd_whole "$1" 1; else lmkd_need "$@"; fi
 }
 
 # lmkd.main says the same.
@@ -98,6 +132,11 @@ lmkd_reserved() {
     name=${name%%=*}
     case $word in -*) case " $flags " in *" $name "*) lmkd_wrong "--$name: this script sets it" ;; esac ;; esac
   done
+}
+
+lmkd_run_flags() {
+  [ $# -gt 0 ] || lmkd_wrong "nothing to run: flags of lmkd.main come after --, such as -- --config=configs/wflw.py"
+  lmkd_reserved "coordinator processes process workdir data_dir" "$@"
 }
 
 # The Python that runs lmkd: $PYTHON, the environment in the repository's root, or the one that is active.

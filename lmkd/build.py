@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from lmkd import config as configs
-from lmkd import shipped
+from lmkd import kept_configs, shipped
 from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, preparation, reading, transforms
@@ -276,7 +275,7 @@ def load(path: str | Path, which: str = "best") -> Loaded:
             f"take the version that wrote it ({(kept.get('versions') or {}).get('lmkd', 'not told')}) or another checkpoint"
         )
     try:
-        config = configs.completed(configs.from_json(json.dumps(kept["config"])))
+        config = kept_configs.completed(kept_configs.from_json(json.dumps(kept["config"])))
         scheme = schemes.from_json(json.dumps(kept["scheme"]))
         net = model(config.stage[kept["stage"]], config, scheme)
         needed = initialise.shapes(net, image_px(config.stage[kept["stage"]], config))

@@ -1,4 +1,4 @@
-"""Loads configs, checks a whole one at once before a device is touched, and keeps it as JSON.
+"""Loads configs, and checks a whole one at once before a device is touched.
 
 Below `lmkd.build` nobody sees a config.
 """
@@ -6,7 +6,6 @@ Below `lmkd.build` nobody sees a config.
 import functools
 import importlib
 import importlib.util
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,13 +26,6 @@ DTYPES = ("auto", "float32", "bfloat16")
 LENGTH_UNITS = ("steps", "epochs", "examples")
 ON_SAVE_ERROR = ("stop", "go_on")
 NEEDS_SOFTMAX = ("PositionCrossEntropy", "SoftArgmaxL1", "SoftArgmaxWing", "TeacherPositions")  # terms on logits
-# What may change between the start of a stage and its continuation: it has no influence on the trained parameters.
-FREE_TO_CHANGE = (
-    "evaluation.", "runtime.compilation_cache", "runtime.parallel", "runtime.faces_in_report", "runtime.stall_seconds",
-    "train.on_save_error", "train.retries", "train.retry_rate", "train.log_every", "train.save_every", "train.validate_every",
-    "train.shares_every", "data.data_dir", "data.manual_dirs.", "data.partial", "data.threads", "data.validation", "data.test",
-    "stages", "expected", "ablation.", "row",
-)  # fmt: skip
 
 
 def resolve_path(argument: str) -> str:
@@ -101,35 +93,6 @@ def check(config: ConfigDict) -> None:
     report_together(problems, "the config cannot run")
 
 
-def to_json(config: ConfigDict) -> str:
-    """Returns the config as JSON, keys sorted."""
-    return json.dumps(config.to_dict(), indent=1, sort_keys=True, default=str)
-
-
-def from_json(text: str) -> ConfigDict:
-    """Reads `to_json`'s text; lists come back as the tuples that they were. Raises UserError where it is none."""
-    try:
-        raw = json.loads(text)
-        if not isinstance(raw, dict):
-            raise ValueError("no JSON object")
-        return ConfigDict(_tuples(raw))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"a kept config cannot be read: {error}") from error
-
-
-def completed(config: ConfigDict) -> ConfigDict:
-    """Returns a kept config with the keys that came after it, at their defaults, so that older runs stay readable."""
-    common = importlib.import_module("lmkd.configs.common")
-    try:
-        whole = _filled(config.to_dict(), common.get_config().to_dict() | {"stage": {}})
-        whole["stage"] = {name: _filled(part, common.stage().to_dict()) for name, part in whole["stage"].items()}
-        for part in whole["stage"].values():
-            part["terms"] = {name: _filled(term, common.term("").to_dict()) for name, term in part["terms"].items()}
-        return ConfigDict(whole)
-    except (TypeError, AttributeError, ValueError, KeyError) as error:
-        raise UserError(f"a kept config is not one of lmkd's: {type(error).__name__}: {error}") from error
-
-
 def seed_of(config: ConfigDict, stage: str) -> int:
     """The seed of a stage: its own, or else the experiment's."""
     own = config.stage[stage].seed
@@ -141,20 +104,6 @@ def teachers_of(stage: ConfigDict, term: ConfigDict, built: Any) -> tuple[str, .
     if built.teachers == "none":
         return ()
     return tuple(term.teachers) or tuple(sorted(stage.teachers.keys()))
-
-
-def changed_keys(before: ConfigDict, now: ConfigDict, stage: str) -> list[str]:
-    """Lists the keys that shape `stage` and differ: "data.crop_scale: 1.25 -> 1.1"."""
-    flat_before, flat_now = (dict(_flat(json.loads(to_json(c)))) for c in (before, now))
-    changes = []
-    for key in sorted(set(flat_before) | set(flat_now)):
-        if key.startswith("stage.") and not key.startswith(f"stage.{stage}."):
-            continue
-        free = key.removeprefix(f"stage.{stage}.")
-        if free.startswith(FREE_TO_CHANGE) or flat_before.get(key) == flat_now.get(key):
-            continue
-        changes.append(f"{key}: {flat_before.get(key, 'absent')} -> {flat_now.get(key, 'absent')}")
-    return changes
 
 
 def _data(config: ConfigDict) -> Iterator[str]:
@@ -328,24 +277,3 @@ def _problem(attempt: Callable[[], Any], where: str) -> Iterator[str]:
         attempt()
     except UserError as error:
         yield f"{where}: {error}" if where else str(error)
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _filled(kept: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Adds defaults' missing keys, at every depth that both have; an empty dict of options stays as it is."""
-    both = {key: _filled(kept[key], value) for key, value in defaults.items() if isinstance(value, dict) and key in kept}
-    open_dicts = ("backbone_options", "head_options", "terms", "options", "teachers")
-    return {**defaults, **kept, **{key: value for key, value in both.items() if key not in open_dicts}}
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), value

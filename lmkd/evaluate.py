@@ -115,8 +115,7 @@ def _robustness(model) -> list:
 
 
 def _write(folder: Path, models, scored, robust) -> None:
-    from lmkd import build, scoring
-    from lmkd import config as configs
+    from lmkd import build, kept_configs, scoring
     from lmkd.evaluation import report, robustness
     from lmkd.evaluation.content import ReportContent, headline
     from lmkd.evaluation.files import whole_file
@@ -141,7 +140,7 @@ def _write(folder: Path, models, scored, robust) -> None:
         history=[],
         faces=next((s.pictures for s in scored if s.result is first), []) if _FACES.value else None,
         cost="\n\n".join(map(_cost, models)),
-        config_json=configs.to_json(config),
+        config_json=kept_configs.to_json(config),
         versions=build.versions(),
         datasets=scoring.datasets(tuple(dict.fromkeys([*trained_on, *used]))),
         notices=scoring.notices(scored),

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lmkd import ablation, build, scoring, stages
+from lmkd import ablation, build, kept_configs, scoring, stages
 from lmkd import config as configs
 from lmkd.core.errors import UserError
 from lmkd.data.reading import Provenance
@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: Path, *, command: str) -> Path:
                 f"--workdir={workdir} is not the same folder on every host: it must lie on a file system they share"
             )
         trained = [_train_stage(config, name, workdir / name) for name in config.stages]
-        _write_text(workdir / "config.json", configs.to_json(config))
+        _write_text(workdir / "config.json", kept_configs.to_json(config))
         hosts.barrier(f"{workdir}: every stage is trained")
         return _evaluate(config, workdir, trained, command)
 
@@ -67,7 +67,7 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
         print(f"stage {name}: finished, skipped ({folder})")
         return json.loads(finished.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / "config.json", configs.to_json(config))
+    _write_text(folder / "config.json", kept_configs.to_json(config))
     if hosts.is_writer():
         (folder.parent / "results.json").unlink(missing_ok=True)  # what it says is not of the network that comes now
     begun = time.monotonic()
@@ -130,7 +130,7 @@ def _refuse_changes(config: ConfigDict, name: str, folder: Path, teachers: stage
     before = folder / "config.json"
     if not before.is_file():
         return
-    changes = configs.changed_keys(configs.completed(configs.from_json(before.read_text())), config, name)
+    changes = kept_configs.changed_keys(kept_configs.completed(kept_configs.from_json(before.read_text())), config, name)
     changes += stages.changed_teachers(folder, teachers)
     if changes:
         raise UserError(
@@ -180,7 +180,7 @@ def _evaluate(config: ConfigDict, workdir: Path, trained: list[dict[str, Any]], 
         history=read_metrics(workdir / trained[-1]["name"] / "metrics.jsonl"),
         faces=shown if config.runtime.faces_in_report else None,
         cost="\n\n".join(f"stage {t['name']}\n{t['cost']}" for t in trained),
-        config_json=configs.to_json(config),
+        config_json=kept_configs.to_json(config),
         versions=build.versions(),
         datasets=scoring.datasets((*_provenances(trained[-1]), *used.values())),
         notices=list(dict.fromkeys(notices)),
@@ -241,7 +241,7 @@ def _checkpoint_folders(folder: Path) -> list[tuple[str, Path]]:
 def _fingerprint(config: ConfigDict, folders: dict[str, list[tuple[str, Path]]]) -> str:
     steps = {name: [(label, f.name) for label, f in found] for name, found in folders.items()}
     data = [p._asdict() for reference in config.data.test for p in build.records(config, (reference,)).provenance]
-    return hashlib.sha256(json.dumps([configs.to_json(config), steps, data]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([kept_configs.to_json(config), steps, data]).encode()).hexdigest()[:16]
 
 
 def _provenances(stage: dict[str, Any]) -> tuple[Provenance, ...]:

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmkd import build, scoring
-from lmkd import config as configs
+from lmkd import build, kept_configs, scoring
 from lmkd.benchmarks import rounds
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
@@ -238,7 +237,7 @@ def _latencies(opened: Opened, checkpoint: Opened, crop: np.ndarray) -> tuple[fl
 
 def _portable(loaded: build.Loaded) -> dict[str, Any]:
     """The config as plain values, without the folders of the machine that trained."""
-    config = json.loads(configs.to_json(loaded.config))
+    config = json.loads(kept_configs.to_json(loaded.config))
     config["data"] |= {"data_dir": "", "manual_dirs": {}}
     config["runtime"] |= {"dtype": loaded.meta["config"]["runtime"]["dtype"]} if "config" in loaded.meta else {}
     return config

@@ -16,8 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build, shipped
-from lmkd import config as configs
+from lmkd import build, kept_configs, shipped
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.core.schemes import Scheme
@@ -147,7 +146,7 @@ def _of_file(card: dict[str, Any], file: Path, flip_test: bool | None) -> Opened
             label=f"{card['format']} of {checkpoint['label']}",
             step=checkpoint["step"],
             training_data=tuple(Provenance(**p) for p in card.get("training_data", ())),
-            config=configs.completed(configs.from_json(json.dumps(card["config"]))),
+            config=kept_configs.completed(kept_configs.from_json(json.dumps(card["config"]))),
         )
     except UserError:
         raise

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build, shipped, starting
+from lmkd import build, kept_configs, shipped, starting
 from lmkd import config as configs
 from lmkd.core import plugins
 from lmkd.core.batch import empty_face
@@ -266,7 +266,7 @@ def meta(config: ConfigDict, name: str, source: reading.Records, teachers: Sourc
     return {
         "format": build.META_FORMAT,
         "stage": name,
-        "config": json.loads(configs.to_json(config)),
+        "config": json.loads(kept_configs.to_json(config)),
         "scheme": json.loads(source.scheme.to_json()),
         "training_data": [p._asdict() for p in source.provenance],
         "teachers": identities(teachers),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmkd import config as configs
+from lmkd import kept_configs
 from lmkd.configs import common
 from lmkd.core.errors import UserError
 
@@ -67,7 +68,7 @@ def test_cross_entropy_needs_softmax_maps():
 
 def test_json_round_trip():
     config = common.get_config()
-    assert configs.from_json(configs.to_json(config)) == config
+    assert kept_configs.from_json(kept_configs.to_json(config)) == config
 
 
 def test_changes_that_shape_a_stage_are_named_and_others_are_free():
@@ -77,7 +78,7 @@ def test_changes_that_shape_a_stage_are_named_and_others_are_free():
     now.data.threads = 8
     now.evaluation.flip_test = False
     now.stage.student.train.log_every = "1 steps"
-    assert configs.changed_keys(before, now, "student") == [
+    assert kept_configs.changed_keys(before, now, "student") == [
         "data.crop_scale: 1.25 -> 1.1",
         "stage.student.optimizer.learning_rate: 0.001 -> 0.0005",
     ]

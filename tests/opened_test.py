@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from lmkd import config as configs
-from lmkd import opened
+from lmkd import kept_configs, opened
 from lmkd.configs import common
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
@@ -18,7 +17,7 @@ def export(folder, form, file, **changes):
     (folder / file).write_bytes(b"no model of any kind" * 10)
     whole = {
         "format": form, "file": file, "scheme": json.loads(schemes.FACE68.to_json()), "image_px": 64, "crop": {"scale": 1.25},
-        "flip_test": False, "config": json.loads(configs.to_json(common.get_config())),
+        "flip_test": False, "config": json.loads(kept_configs.to_json(common.get_config())),
         "checkpoint": {"label": "best", "step": 3}, "training_data": [],
     }  # fmt: skip
     card.write(folder, whole | changes)

@@ -108,15 +108,15 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_peer_that_dies_or_hangs_ends_the_others_in_time_and_a_restart_goes_on(tmp_path, number):
-    running = start(tmp_path, 2, 1, steps=400, seconds_a_step=0.05, stall_seconds=5)
+    running = start(tmp_path, 2, 1, steps=400, seconds_a_step=0.05, stall_seconds=12)
     try:
         wait_for_steps(tmp_path, 4, running)
         running[1].send_signal(number)
         begun = time.monotonic()
         _, errors = running[0].communicate(timeout=60)
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 40
         assert running[0].returncode == 75, errors
-        hangs = "nothing has moved for 5 s since step" in errors and "most recent call first" in errors
+        hangs = "nothing has moved for 12 s since step" in errors and "most recent call first" in errors
         assert hangs if number == signal.SIGSTOP else hangs or "another process of this run is lost" in errors
     finally:
         for process in running:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmkd import build, stages
+from lmkd import build, kept_configs, stages
 from lmkd import config as configs
 from lmkd.configs import ablation, common
 from lmkd.core import schemes
@@ -139,14 +139,14 @@ def test_a_term_that_teaches_needs_a_teacher():
 
 def test_older_configs_are_completed_with_todays_defaults():
     now = experiment()
-    kept = json.loads(configs.to_json(now))
+    kept = json.loads(kept_configs.to_json(now))
     del kept["ablation"], kept["stage"]["student"]["critics"], kept["stage"]["student"]["model"]["sigma_cells"]
     del kept["stage"]["student"]["terms"]["channel"]["teachers"]
-    whole = configs.completed(configs.from_json(json.dumps(kept)))
+    whole = kept_configs.completed(kept_configs.from_json(json.dumps(kept)))
     assert whole.stage.student.critics == now.stage.student.critics and whole.ablation == now.ablation
     assert whole.stage.student.model.sigma_cells == 0.0 and whole.stage.student.terms.channel.teachers == ()
     assert whole.stage.student.model.backbone_options == now.stage.student.model.backbone_options
-    assert configs.completed(now) == now
+    assert kept_configs.completed(now) == now
 
 
 def test_the_ablation_has_rows_seeds_and_equal_recipes():

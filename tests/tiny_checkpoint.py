@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build
-from lmkd import config as configs
+from lmkd import build, kept_configs
 from lmkd.configs import common
 from lmkd.core import schemes
 from lmkd.exporters import orbax
@@ -42,7 +41,7 @@ def write(folder: Path, config: ConfigDict | None = None, *, scheme: schemes.Sch
     meta = {
         "format": build.META_FORMAT,
         "stage": "student",
-        "config": json.loads(configs.to_json(config)),
+        "config": json.loads(kept_configs.to_json(config)),
         "scheme": json.loads(scheme.to_json()),
         "training_data": [PROVENANCE],
         "teachers": {"w32": "secret"},

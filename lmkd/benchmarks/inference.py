@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build
+from lmkd import build, kept_configs
 from lmkd import config as configs
 from lmkd.benchmarks import torch_hrnet
 from lmkd.benchmarks.distillation_step import declared_scheme
@@ -81,7 +81,7 @@ def exported(config: ConfigDict, stage: str, folder: Path, progress: Callable[[s
         (folder / name).mkdir()
         module = formats.module(form)
         if module is orbax:
-            plain = json.loads(configs.to_json(config)), json.loads(scheme.to_json())
+            plain = json.loads(kept_configs.to_json(config)), json.loads(scheme.to_json())
             meta = {"format": build.META_FORMAT, "stage": stage, "config": plain[0], "scheme": plain[1], "training_data": []}
             orbax.write_checkpoint(folder / name, variables, meta, form.variant)
             continue

@@ -53,8 +53,6 @@ def map_train_step(step: Callable[..., tuple[Any, Any]], kind: str = "pmap") -> 
 
 def map_predict(predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Maps (variables, batch) -> per-face arrays over this host's devices; every host predicts for itself."""
-    if jax.process_count() == 1:
-        return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
     everywhere, rows = _sharding(jax.local_devices()), _sharding(jax.local_devices(), AXIS)
 
     def on_one_device(variables, batch):
@@ -97,31 +95,28 @@ def shared(tree: Any) -> Any:
     if jax.process_count() == 1:
         return tree
     everywhere = _sharding(jax.devices())
-
-    def one(x):
-        if not x.is_fully_addressable:
-            return x
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(one(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-        return jax.make_array_from_single_device_arrays(x.shape, everywhere, [shard.data for shard in x.addressable_shards])
-
-    return jax.tree.map(one, tree)
+    return jax.tree.map(lambda x: _of_local_shards(x, everywhere) if x.is_fully_addressable else x, tree)
 
 
 def on_this_host(tree: Any) -> Any:
     """What is replicated over all hosts' devices, as arrays over this host's."""
     if jax.process_count() == 1:
         return tree
-    everywhere = _sharding(jax.local_devices())
+    here = _sharding(jax.local_devices())
 
     def one(x):
         if not isinstance(x, jax.Array) or x.is_fully_addressable:
-            return jax.device_put(x, everywhere)
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(one(jax.random.key_data(x)), impl=jax.random.key_impl(x))
-        return jax.make_array_from_single_device_arrays(x.shape, everywhere, [shard.data for shard in x.addressable_shards])
+            return jax.device_put(x, here)
+        return _of_local_shards(x, here)
 
     return jax.tree.map(one, tree)
+
+
+def _of_local_shards(x: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
+    """The replicated array under another sharding; nothing is copied. JAX makes random keys only of their numbers."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_of_local_shards(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
+    return jax.make_array_from_single_device_arrays(x.shape, sharding, [shard.data for shard in x.addressable_shards])
 
 
 def _sharding(devices: list[Any], *axes: str) -> jax.sharding.NamedSharding:

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from hypothesis import strategies as st
 from PIL import Image
 
-from lmkd import config as configs
+from lmkd import kept_configs
 from lmkd.configs import common as common_config
 from lmkd.core import encoded_images, schemes
 from lmkd.core.errors import UserError
@@ -199,8 +199,8 @@ def check_card(data: bytes) -> None:
 
 def check_config(data: bytes) -> None:
     with contextlib.suppress(UserError):
-        config = configs.completed(configs.from_json(_text(data)))
-        configs.to_json(config)
+        config = kept_configs.completed(kept_configs.from_json(_text(data)))
+        kept_configs.to_json(config)
 
 
 def _check_weights(suffix: str) -> Callable[[bytes], None]:
@@ -302,7 +302,7 @@ _SCHEME = {
     "name": "five", "points": 5, "flip_pairs": [[0, 1], [3, 4]], "normalisers": {"eyes": [[0], [1]]}, "lines": [[0, 1]],
     "groups": {"eyes": [0, 1]}, "subsets": {"two": [0, 1]},
 }  # fmt: skip
-_CONFIG = json.loads(configs.to_json(common_config.get_config()))
+_CONFIG = json.loads(kept_configs.to_json(common_config.get_config()))
 _PICTURES = _pictures()
 _WEIGHTS = {"params": {"a": np.arange(600, dtype=np.float32).reshape(20, 30), "b": np.ones(3, np.float32)}}
 _CHECKPOINT = _checkpoint(_WEIGHTS)
