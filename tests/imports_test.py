@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # <- training <- config, build <- doors"; an arrow is transitive.
 _MIDDLE = {"core", "ops", "data", "models"}
 _ROOMS = _MIDDLE | {"distill", "evaluation", "exporters", "training"}
+_CONFIGS = _ROOMS | {"config", "kept_configs"}
 ROOMS = {
     "core": set(),
     "ops": {"core"},
@@ -23,26 +24,25 @@ ROOMS = {
     "exporters": _MIDDLE,
     "training": _ROOMS - {"training"},
     "config": _ROOMS,
+    "kept_configs": {"core"},
     "shipped": {"core"},
-    "build": _ROOMS | {"config", "shipped"},
-    "opened": _ROOMS | {"config", "build", "shipped"},
+    "build": _CONFIGS | {"shipped"},
+    "opened": _CONFIGS | {"build", "shipped"},
     "prediction": _MIDDLE | {"evaluation"},  # beside the model: pictures, detectors, drawing; evaluation's whole files
-    "predictor": _ROOMS | {"config", "build", "shipped", "opened", "prediction"},
-    "scoring": _ROOMS | {"config", "build", "shipped", "opened"},  # what two doors share: they sit between build and the doors
-    "starting": _ROOMS | {"config", "build", "shipped"},
-    "stages": _ROOMS | {"config", "build", "shipped", "starting"},
-    "robustness": _ROOMS | {"config", "build", "shipped", "opened", "scoring"},
-    "ablation": _ROOMS | {"config", "build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
-    "experiment": _ROOMS
-    | {"config", "build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
-    "benchmarks": _ROOMS | {"config", "build", "shipped", "opened", "starting", "stages"},
+    "predictor": _CONFIGS | {"build", "shipped", "opened", "prediction"},
+    "scoring": _CONFIGS | {"build", "shipped", "opened"},  # what two doors share: they sit between build and the doors
+    "starting": _CONFIGS | {"build", "shipped"},
+    "stages": _CONFIGS | {"build", "shipped", "starting"},
+    "robustness": _CONFIGS | {"build", "shipped", "opened", "scoring"},
+    "ablation": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
+    "experiment": _CONFIGS
+    | {"build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
+    "benchmarks": _CONFIGS | {"build", "shipped", "opened", "starting", "stages"},
     # Exports are compared on drawn faces where no data set is at hand, and timed as everything else is.
-    "exporting": _ROOMS
-    | {"config", "build", "shipped", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
+    "exporting": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
     "data_builders": {"core"},
     "configs": {"core"},
-    "lmkd": _ROOMS
-    | {"config", "build", "shipped", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
+    "lmkd": _CONFIGS | {"build", "shipped", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
 }
 DOORS = {"main", "evaluate", "prepare", "benchmark", "export", "predict", "demo", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}
