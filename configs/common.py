@@ -42,6 +42,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     data.test_crops = ("landmarks",)  # crop protocols that the test splits are scored under
     data.on_unreadable = "error"  # a record whose image cannot be decoded: "error" stops, "skip" counts it and goes on
     data.threads = 2  # reading threads a host
+    data.keep_decoded_mb = 1000.0  # memory for decoded training images a host; what fits is read and decoded once. 0: none
     data.manual_dirs = ConfigDict()  # data set -> folder of its published files, to prepare it when it is not yet
     data.manual_dirs.wflw = ""
     data.manual_dirs.the300w = ""

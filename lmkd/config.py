@@ -122,7 +122,7 @@ def _data(config: ConfigDict) -> Iterator[str]:
             yield str(unknown("crop protocol", value, CROP_PROTOCOLS, f"config.data.{key}"))
     if data.on_unreadable not in pipeline.ON_UNREADABLE:
         yield str(unknown("policy", data.on_unreadable, pipeline.ON_UNREADABLE, "config.data.on_unreadable"))
-    yield from _at_least(data, "config.data", image_px=32, crop_scale=0.1, threads=1)
+    yield from _at_least(data, "config.data", image_px=32, crop_scale=0.1, threads=1, keep_decoded_mb=0.0)
     if data.image_px % 32:
         yield f"config.data.image_px: {data.image_px} is no multiple of 32 (the network's lowest resolution is 1/32)"
     if config.scheme and config.scheme not in schemes.SHIPPED:

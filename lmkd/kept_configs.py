@@ -13,7 +13,8 @@ from lmkd.core.errors import UserError
 FREE_TO_CHANGE = (
     "evaluation.", "runtime.compilation_cache", "runtime.parallel", "runtime.faces_in_report", "runtime.stall_seconds",
     "train.on_save_error", "train.retries", "train.retry_rate", "train.log_every", "train.save_every", "train.validate_every",
-    "train.shares_every", "data.data_dir", "data.manual_dirs.", "data.partial", "data.threads", "data.validation", "data.test",
+    "train.shares_every", "data.data_dir", "data.manual_dirs.", "data.partial", "data.threads", "data.keep_decoded_mb",
+    "data.validation", "data.test",
     "stages", "expected", "ablation.", "row",
 )  # fmt: skip
 

@@ -286,6 +286,7 @@ def _batches(config: ConfigDict, name: str, source: reading.Records, unreadable:
         seed=configs.seed_of(config, name),
         unreadable=unreadable,
         threads=config.data.threads,
+        keep_mb=config.data.keep_decoded_mb,
         host=jax.process_index(),
         hosts=jax.process_count(),
     )

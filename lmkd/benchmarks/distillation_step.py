@@ -214,8 +214,8 @@ def _on_devices(tree: Any) -> Any:
     """Puts a batch where the mapped programs want it, so that no timed call moves it there."""
     leaves, structure = jax.tree.flatten(tree)
     split = parallel.split_over_devices({str(n): leaf for n, leaf in enumerate(leaves)})
-    placed = parallel.map_predict(lambda _, batch: batch)(0.0, split)
-    return jax.tree.unflatten(structure, [placed[str(n)] for n in range(len(leaves))])
+    _, share_out = parallel.rows_over_devices(())
+    return jax.tree.unflatten(structure, [share_out(split[str(n)]) for n in range(len(leaves))])
 
 
 def _first(training: stages.Training, recipe: Recipe) -> state.TrainState:

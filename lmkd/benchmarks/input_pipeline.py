@@ -19,6 +19,7 @@ from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
 from lmkd.core.errors import unknown
 from lmkd.data import pipeline, transforms
 
+ENOUGH_MB = 4000.0  # for every image of the sets that this is run on
 FACES = 256  # of one call: many times what is made ahead
 
 
@@ -62,12 +63,16 @@ def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]
     rng = np.random.default_rng(0)
     batch_size = config.stage[name].train.batch_size
     unreadable = pipeline.Unreadable(config.data.on_unreadable)
-    batches = pipeline.training_batches(
-        source, make, batch_size=batch_size, seed=0, unreadable=unreadable, threads=cores, prefetch=1
-    )
 
-    def next_faces():
-        return [batch["image"] for batch in itertools.islice(batches, -(-FACES // batch_size))][-1]
+    def faces(keep_mb: float) -> Callable[[], Any]:
+        batches = pipeline.training_batches(
+            source, make, batch_size=batch_size, seed=0, unreadable=unreadable, threads=cores, prefetch=1, keep_mb=keep_mb
+        )
+        return lambda: [batch["image"] for batch in itertools.islice(batches, -(-FACES // batch_size))][-1]
+
+    kept = faces(ENOUGH_MB)
+    for _ in range(-(-len(source) // FACES)):
+        kept()
 
     found = []
     if cores == 1:
@@ -79,7 +84,11 @@ def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]
             ),
         ]
     what = f"of {batch_size}, read, shuffled, made and stacked by {cores} thread(s)"
-    return [*found, Part(f"batches, {cores} core(s)", what, next_faces)]
+    return [
+        *found,
+        Part(f"batches, {cores} core(s)", what, faces(0.0)),
+        Part(f"kept, {cores} core(s)", "the same from images that are kept decoded (data.keep_decoded_mb)", kept),
+    ]
 
 
 def _crop_px(config: ConfigDict, name: str) -> int:

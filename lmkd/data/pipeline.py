@@ -52,6 +52,7 @@ def training_batches(
     unreadable: Unreadable,
     threads: int = 2,
     prefetch: int = 4,
+    keep_mb: float = 0.0,
     host: int = 0,
     hosts: int = 1,
 ) -> grain.DatasetIterator:
@@ -60,10 +61,11 @@ def training_batches(
     Args:
       batch_size: faces a global batch; `hosts` must divide it.
       seed: orders and augmentations follow from it and the global index alone.
+      keep_mb: decoded images, up to so many megabytes of them, stay in memory: later epochs neither read nor decode them.
     """
     cv2.setNumThreads(0)  # parallel over faces, not inside one
     faces = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat()
-    faces = faces.random_map(_TrainingFace(records, make_face, unreadable))
+    faces = faces.random_map(_TrainingFace(_Decoded(records, unreadable, keep_mb), make_face))
     share = faces[host::hosts].batch(batch_size // hosts, batch_fn=_stack)
     return iter(share.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
 
@@ -85,21 +87,53 @@ def evaluation_batches(
     """
     cv2.setNumThreads(0)
     padded = -(-len(records) // batch_size) * batch_size
-    faces = grain.MapDataset.range(padded).map(_EvaluationFace(records, make_face, unreadable))
+    faces = grain.MapDataset.range(padded).map(_EvaluationFace(_Decoded(records, unreadable), make_face))
     share = faces[host::hosts].batch(batch_size // hosts, batch_fn=_stack)
     yield from share.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
+
+
+class _Decoded:
+    """Index -> the record (without its encoded image) and the image; or the key of one that cannot be read, noted.
+
+    The first images that come, up to `keep_mb` megabytes, are kept. None is thrown out for another: every epoch asks for each
+    once, so the ones that are kept are as good as any.
+    """
+
+    def __init__(self, records: Records, unreadable: Unreadable, keep_mb: float = 0.0):
+        self.records = records
+        self._unreadable = unreadable
+        self._room = keep_mb * 1e6
+        self._kept: dict[int, tuple[Record, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index: int) -> tuple[Record, np.ndarray] | str:
+        if index in self._kept:
+            return self._kept[index]
+        try:
+            record = self.records[index]
+            image = decode(record)
+            check_annotation(record, image.shape[1], image.shape[0])
+        except UnreadableRecord as error:
+            self._unreadable.note(error)
+            return error.key
+        found = record._replace(image=b""), image
+        with self._lock:
+            if image.nbytes <= self._room and index not in self._kept:
+                self._kept[index] = found
+                self._room -= image.nbytes
+        return found
 
 
 class _TrainingFace(grain.transforms.RandomMap):
     """Global index -> augmented face. An unreadable record is replaced by the next valid one."""
 
-    def __init__(self, records: Records, make_face: MakeFace, unreadable: Unreadable):
-        self._records, self._make, self._unreadable = records, make_face, unreadable
+    def __init__(self, decoded: _Decoded, make_face: MakeFace):
+        self._decoded, self._make = decoded, make_face
 
     def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        total = len(self._records)
+        total = len(self._decoded.records)
         for step in range(total):
-            found = _read_or_note(self._records, (int(index) + step) % total, self._unreadable)
+            found = self._decoded[(int(index) + step) % total]
             if not isinstance(found, str):
                 return self._make(*found, rng)
         raise UserError(f"none of the {total} training records can be read")
@@ -108,33 +142,18 @@ class _TrainingFace(grain.transforms.RandomMap):
 class _EvaluationFace(grain.transforms.Map):
     """Global index -> face with its key; beyond the last record, padding."""
 
-    def __init__(self, records: Records, make_face: MakeFace, unreadable: Unreadable):
-        self._records, self._make, self._unreadable = records, make_face, unreadable
+    def __init__(self, decoded: _Decoded, make_face: MakeFace):
+        self._decoded, self._make = decoded, make_face
 
     def map(self, index: int) -> dict[str, Any]:
-        index = int(index)
-        padding = index >= len(self._records)
-        found = "" if padding else _read_or_note(self._records, index, self._unreadable)
+        index, records = int(index), self._decoded.records
+        padding = index >= len(records)
+        found = "" if padding else self._decoded[index]
         if isinstance(found, str):
-            face, key = self._empty(), found
+            face, key = batch_table.empty_face(self._make.size_px, records.scheme.num_points, len(records.flags)), found
         else:
             face, key = self._make(*found, None), found[0].key
         return face | {"key": key, "counted": np.uint8(not padding)}
-
-    def _empty(self) -> dict[str, Any]:
-        return batch_table.empty_face(self._make.size_px, self._records.scheme.num_points, len(self._records.flags))
-
-
-def _read_or_note(records: Records, index: int, unreadable: Unreadable) -> tuple[Record, np.ndarray] | str:
-    """Returns a record and its image, or the key of one that cannot be read, noted."""
-    try:
-        record = records[index]
-        image = decode(record)
-        check_annotation(record, image.shape[1], image.shape[0])
-    except UnreadableRecord as error:
-        unreadable.note(error)
-        return error.key
-    return record, image
 
 
 def _stack(faces: Sequence[dict[str, Any]]) -> dict[str, Any]:

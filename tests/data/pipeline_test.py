@@ -55,6 +55,28 @@ def test_order_and_augmentation_do_not_depend_on_threads_or_hosts():
         assert_equal({k: v[1::2] for k, v in whole[n].items()}, shares[1][n])
 
 
+def test_images_that_are_kept_decoded_change_nothing_and_are_read_once():
+    class Counted(Faces):
+        reads = 0
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return super().__getitem__(index)
+
+    def reads_of_four_epochs(keep_mb):
+        faces = Counted(8)
+        batches = take(training(faces, keep_mb=keep_mb, threads=1)[0], 8)
+        for batch, plain in zip(batches, undisturbed, strict=True):
+            assert_equal(batch, plain)
+        return faces.reads
+
+    undisturbed = take(training(Faces(8))[0], 8)
+    image_mb = transforms.decode(Faces(8)[0]).nbytes / 1e6
+    assert reads_of_four_epochs(1.0) == 8
+    assert reads_of_four_epochs(3.5 * image_mb) >= 3 + 5 * 4  # three fit; read-ahead may have begun another epoch
+    assert reads_of_four_epochs(0.0) >= 8 * 4
+
+
 def test_seed_changes_order_and_every_epoch_differs():
     images = [b["image"] for b in take(training(Faces(4))[0], 3)]
     assert (images[0] != images[1]).any() and (images[1] != images[2]).any()

@@ -101,6 +101,19 @@ def test_colour_blur_and_occlusion_are_the_seed_s_and_keep_the_input(change):
     np.testing.assert_array_equal(image, before)
 
 
+def test_noise_has_the_stated_deviation_and_stays_in_range():
+    def noisy(grey):
+        image = np.full((64, 64, 3), grey, np.uint8)
+        return transforms.Blur(0.0, 0.0, 1.0, 12.0)(image, np.random.default_rng(1)).astype(int)
+
+    deviation = 12.0 * np.random.default_rng(1).random(4)[3]  # the level is the fourth number that is drawn
+    grain = noisy(128) - 128
+    assert deviation > 8 and abs(grain.mean()) < 0.3 and abs(grain.std() - deviation) < 0.2
+    inside = np.abs(grain) < deviation  # of a normal distribution 68 % lies within its deviation
+    assert abs(inside.mean() - 0.68) < 0.04
+    assert noisy(250).max() == 255 and noisy(250).min() > 200 and noisy(2).min() == 0
+
+
 def test_unreadable_image_names_its_record():
     broken = record(POINTS)._replace(image=b"no image")
     with pytest.raises(transforms.UnreadableImage, match="a/b"):
