@@ -4,6 +4,7 @@ Exit statuses: 0 done; 1 a fault of ours; 2 something the user gave; 130 and 143
 another process of the run is lost or hangs. After 75, 130 and 143 the same command goes on.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,9 @@ from lmkd.training import hosts
 from lmkd.training.loop import Interrupted
 
 GOES_ON = "The same command goes on from there."
+# XLA's library for CPU, YNNPACK, takes products and reductions over. Networks run no faster for it (docs/performance.md), and a
+# program that comes from the compilation cache searches all its instructions for each one: 25 of 40 s for HRNet-W18.
+WITHOUT_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
 
 
 def define_config_flag(default: str | None = None) -> None:
@@ -33,6 +37,7 @@ def run(
     the others refuse it.
     """
     argv = list(sys.argv if argv is None else argv)
+    _tune_compiler()
     try:
         words = _parse(argv, needs_config)
         if takes_words:
@@ -53,6 +58,13 @@ def run(
     except jax.errors.JaxRuntimeError as error:
         hosts.leave_if_peer_lost(error)
         raise
+
+
+def _tune_compiler() -> None:
+    """Sets what XLA reads before its first compilation, unless the user has. XLA ends processes over flags it does not know."""
+    given = os.environ.get("XLA_FLAGS", "")
+    if jax.__version_info__[:2] == (0, 10) and WITHOUT_YNNPACK not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {WITHOUT_YNNPACK}".strip()
 
 
 def _parse(argv: list[str], needs_config: bool) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from doors import TINY, door
 
 from lmkd import config as configs
-from lmkd.benchmarks import collectives, distillation_step, input_pipeline
+from lmkd.benchmarks import collectives, distillation_step, drawn, input_pipeline
 from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
 from lmkd.core.errors import UserError
 
@@ -78,12 +78,12 @@ def test_stages_without_anything_to_measure_are_refused():
 
 def test_the_scheme_is_the_builders():
     config = configs.load("configs/wflw.py")
-    assert distillation_step.declared_scheme(config).num_points == 98
+    assert drawn.declared_scheme(config).num_points == 98
     config.data.train = ("synthetic_faces/tiny_68:train",)
-    assert distillation_step.declared_scheme(config).num_points == 68
+    assert drawn.declared_scheme(config).num_points == 68
     config.data.train = ("own_faces:train",)
     with pytest.raises(UserError, match="--config.scheme="):
-        distillation_step.declared_scheme(config)
+        drawn.declared_scheme(config)
 
 
 def test_rounds_are_interleaved_and_begin_with_each_part_in_turn():

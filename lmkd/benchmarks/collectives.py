@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmkd import config as configs
-from lmkd.benchmarks.distillation_step import crops_of_noise, drawn, num_points
+from lmkd.benchmarks.drawn import crops_of_noise, drawn, num_points
 from lmkd.benchmarks.rounds import Topic, table
 from lmkd.core.errors import unknown
 from lmkd.training import parallel

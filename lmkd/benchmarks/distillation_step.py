@@ -15,7 +15,6 @@ Weights are freshly drawn and crops are noise: no time depends on them. Nothing 
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,21 +24,17 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from lmkd import build, stages
 from lmkd import config as configs
+from lmkd import stages
+from lmkd.benchmarks.drawn import crops_of_noise, drawn, num_points, on_devices, stepping
 from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
-from lmkd.core import schemes
-from lmkd.core.batch import empty_face
 from lmkd.core.errors import UserError, unknown
-from lmkd.data import preparation, reading
 from lmkd.distill.base import TermInputs
 from lmkd.distill.recipe import Recipe, WeightedTerm
 from lmkd.distill.teachers import look
-from lmkd.models import initialise
 from lmkd.training import parallel, state
 from lmkd.training.state import with_parts
 
-FACES = 10_000  # lengths in epochs become steps as if the data had so many; no time depends on it
 PARTS_OF_RATIO = ("teacher", "student", "critics")
 
 
@@ -71,41 +66,22 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     return Topic("a distilled step against the sum of its parts", conditions, _table(timings, figures), figures)
 
 
-def drawn(config: ConfigDict, name: str) -> stages.Training:
-    """Builds a stage with freshly drawn weights; a teacher that is another stage is drawn too, a path is loaded."""
-    scheme, part = declared_scheme(config), config.stage[name]
-    teachers = {}
-    for teacher, place in sorted(part.teachers.items()):
-        if place in config.stage:
-            net = build.model(config.stage[place], config, scheme)
-            side = build.image_px(config.stage[place], config)
-            variables = initialise.initial_variables(net, side, seed=configs.seed_of(config, place))
-            teachers[teacher] = build.Loaded(net, variables, scheme, config, {"stage": place}, Path(place), "drawn")
-        else:
-            teachers[teacher] = build.load(place, part.teacher_which)
-
-    def steps(text: str) -> int:
-        return configs.length_in_steps(text, faces=FACES, batch_size=part.train.batch_size, where=name)
-
-    return stages.training(config, name, scheme, teachers, steps)
-
-
 def parts(training: stages.Training, batch_size: int) -> list[Part]:
     """Returns the parts and, last, the whole step."""
     points = num_points(training)
-    batch = _on_devices(crops_of_noise(batch_size, training.crop_px, points))
-    seen = _on_devices(_maps(training, batch_size, points))
+    batch = on_devices(crops_of_noise(batch_size, training.crop_px, points))
+    seen = on_devices(_maps(training, batch_size, points))
     own = Recipe(tuple(t for t in training.recipe.terms if not t.teachers))
     taught = [t for t in training.recipe.terms if t.teachers]
     found = [_teacher(training, name, batch, seen["student"].heatmaps.shape[2:4]) for name in training.networks]
     alone = training._replace(recipe=own, networks={}, frozen={}, first=_first(training, own))
     what = f"forward, backward, update under its own terms ({', '.join(own.names)})"
-    found.append(Part("student", what, _stepping(alone.trainer(), alone.first, batch)))
+    found.append(Part("student", what, stepping(alone.trainer(), alone.first, batch)))
     if training.recipe.with_critic:
         found.append(_critics(training, seen))
     found += [_term(training, part, seen) for part in taught]
     whole = "teachers, critics, student and adapters under all terms"
-    return [*found, Part("step", whole, _stepping(training.trainer(), training.first, batch))]
+    return [*found, Part("step", whole, stepping(training.trainer(), training.first, batch))]
 
 
 def compared(timings: list[Timing]) -> dict[str, Any]:
@@ -164,34 +140,6 @@ def _chosen(config: ConfigDict, stage: str) -> str:
     return chosen
 
 
-def declared_scheme(config: ConfigDict) -> schemes.Scheme:
-    """The scheme of the training faces, as their builder declares it: no prepared data are opened."""
-    if config.scheme:
-        return schemes.get(config.scheme)
-    name, config_name, _ = reading.parse(config.data.train[0])
-    cls: Any = preparation.builder_class(name)
-    named = [c for c in cls.BUILDER_CONFIGS if c.name == config_name] or cls.BUILDER_CONFIGS[:1]
-    declared = getattr(cls, "SCHEME", None) or next((getattr(c, "scheme", None) for c in named), None)
-    if declared is None:
-        raise UserError(f"data set {name} has a scheme of its own in each folder; name one with --config.scheme=300w68")
-    return schemes.get(declared) if isinstance(declared, str) else declared
-
-
-def num_points(training: stages.Training) -> int:
-    """K of the stage's network."""
-    return training.net.head.num_points  # type: ignore[attr-defined]
-
-
-def crops_of_noise(batch_size: int, crop_px: int, num_points: int) -> dict[str, np.ndarray]:
-    """A batch of noise with points all over it, every face and point counting."""
-    rng = np.random.default_rng(0)
-    face = empty_face(crop_px, num_points, 0)
-    batch = {name: np.repeat(value[None], batch_size, axis=0) for name, value in face.items()}
-    batch["image"] = rng.integers(0, 256, batch["image"].shape, np.uint8)
-    batch["landmarks_px"] = rng.uniform(0, crop_px - 1, batch["landmarks_px"].shape).astype(np.float32)
-    return batch | {"visible": np.ones_like(batch["visible"]), "mask": np.ones_like(batch["mask"])}
-
-
 def _maps(training: stages.Training, batch_size: int, num_points: int) -> dict[str, Any]:
     """What terms look at, of the right shapes and types, filled with numbers in [0, 1): `TermInputs` without what is static."""
 
@@ -210,31 +158,12 @@ def _maps(training: stages.Training, batch_size: int, num_points: int) -> dict[s
     return found | {"batch": found["batch"] | ones, "counts": np.ones_like(found["counts"])}
 
 
-def _on_devices(tree: Any) -> Any:
-    """Puts a batch where the mapped programs want it, so that no timed call moves it there."""
-    leaves, structure = jax.tree.flatten(tree)
-    split = parallel.split_over_devices({str(n): leaf for n, leaf in enumerate(leaves)})
-    _, share_out = parallel.rows_over_devices(())
-    return jax.tree.unflatten(structure, [share_out(split[str(n)]) for n in range(len(leaves))])
-
-
 def _first(training: stages.Training, recipe: Recipe) -> state.TrainState:
     """A first state with the variables of `recipe`'s terms alone; its arrays are nobody else's, since steps donate theirs."""
     first = training.first
     variables = {"params": first.params, "batch_stats": first.batch_stats}
     owned = {name: own for name, own in first.terms.items() if name in recipe.names}
     return state.create(variables, training.optimizers, seed=0, ema=first.ema is not None, terms=owned)
-
-
-def _stepping(step: Callable, first: Any, batch: Any) -> Callable[[], Any]:
-    """Returns a call that makes one step from wherever the one before has come."""
-    kept = [parallel.replicate(first)]
-
-    def call():
-        kept[0], metrics = step(kept[0], batch)
-        return kept[0], metrics
-
-    return call
 
 
 def _teacher(training: stages.Training, name: str, batch: Any, grid: tuple[int, int]) -> Part:
@@ -276,7 +205,7 @@ def _critics(training: stages.Training, seen: Any) -> Part:
     mapped, nothing = parallel.map_train_step(update), parallel.replicate({})
     what = f"{training.options.critic_steps} update(s) of {', '.join(recipe.names)} on given maps"
     return Part(
-        "critics", what, _stepping(lambda s, b: mapped(s, b, nothing, nothing), (first.terms, first.opt_state["critics"]), seen)
+        "critics", what, stepping(lambda s, b: mapped(s, b, nothing, nothing), (first.terms, first.opt_state["critics"]), seen)
     )
 
 

@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from lmkd import build, kept_configs
 from lmkd import config as configs
 from lmkd.benchmarks import torch_hrnet
-from lmkd.benchmarks.distillation_step import declared_scheme
+from lmkd.benchmarks.drawn import declared_scheme
 from lmkd.benchmarks.rounds import Part, Topic, quartiles, table, timed
 from lmkd.core.errors import UserError
 from lmkd.exporters import card, formats, graph, orbax

@@ -40,7 +40,7 @@ class Shift(nn.Module):
     """What is left of a batch norm: y = x + bias, or scale x + bias where its parameters have a "scale".
 
     Attributes:
-      use_running_average: as nn.BatchNorm has it; nothing depends on it.
+      use_running_average: as `BatchNorm` has it; nothing depends on it.
       dtype: of the result.
     """
 

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lmkd.core.errors import UserError, unknown
+from lmkd.models.batch_norm import BatchNorm
 
 UPSAMPLING = ("bilinear", "nearest")
 RESIZE_SCOPE = "resize"
@@ -33,7 +34,7 @@ he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_out", "normal",
 def batch_norm(
     *, momentum: float = 0.9, axis_name: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> Callable[..., nn.Module]:
-    """Returns `nn.BatchNorm` with its policy bound; call it with `use_running_average` and `name`.
+    """Returns `BatchNorm` with its policy bound; call it with `use_running_average` and `name`.
 
     Args:
       momentum: share of the old running statistics kept at a step (PyTorch's momentum is 1 minus this).
@@ -43,7 +44,7 @@ def batch_norm(
     Returns:
       A constructor. Epsilon is PyTorch's 1e-5. The running variance is the biased one (PyTorch's: unbiased).
     """
-    return functools.partial(nn.BatchNorm, momentum=momentum, epsilon=1e-5, dtype=dtype, axis_name=axis_name)
+    return functools.partial(BatchNorm, momentum=momentum, dtype=dtype, axis_name=axis_name)
 
 
 class Conv(nn.Module):

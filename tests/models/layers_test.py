@@ -163,21 +163,22 @@ def test_separable_first_values_and_parts():
 
 
 def test_batch_norm_trains_on_the_batch_and_evaluates_on_the_running_statistics():
-    x = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)), jnp.float32)
     norm = layers.batch_norm(momentum=0.75)
     variables = norm(use_running_average=False).init(jax.random.key(0), x)
     y, updated = norm(use_running_average=False).apply(variables, x, mutable=["batch_stats"])
+    x = np.asarray(x)
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
     np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.25 * mean, rtol=1e-4)
     np.testing.assert_allclose(updated["batch_stats"]["var"], 0.75 + 0.25 * var, rtol=1e-4)
-    z = norm(use_running_average=True).apply({**variables, **updated}, x)
+    z = norm(use_running_average=True).apply({**variables, **updated}, jnp.asarray(x))
     expected = (x - 0.25 * mean) / np.sqrt(0.75 + 0.25 * var + 1e-5)
     np.testing.assert_allclose(z, expected, atol=1e-4)
 
 
 def test_batch_norm_over_an_axis_equals_the_whole_batch():
-    x = np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)).astype(np.float32)
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 2, (8, 4, 4, 5)), jnp.float32)
     variables = layers.batch_norm()(use_running_average=False).init(jax.random.key(0), x)
     split = layers.batch_norm(axis_name="batch")(use_running_average=False)
 
@@ -185,6 +186,7 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
         return split.apply(variables, share, mutable=["batch_stats"])
 
     y, updated = jax.vmap(on_one_device, axis_name="batch")(x.reshape(2, 4, 4, 4, 5))
+    x = np.asarray(x)
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     np.testing.assert_allclose(y.reshape(x.shape), (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
     np.testing.assert_allclose(updated["batch_stats"]["mean"][1], 0.1 * mean, rtol=1e-4)

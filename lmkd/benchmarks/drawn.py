@@ -1,0 +1,89 @@
+"""What is measured without data: networks freshly drawn, crops of noise, a batch and a step that lie on the devices.
+
+No time depends on weights or pictures, so nothing has to be trained or prepared.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lmkd import build, stages
+from lmkd import config as configs
+from lmkd.core import schemes
+from lmkd.core.batch import empty_face
+from lmkd.core.errors import UserError
+from lmkd.data import preparation, reading
+from lmkd.models import initialise
+from lmkd.training import parallel
+
+FACES = 10_000  # lengths in epochs become steps as if the data had so many; no time depends on it
+
+
+def drawn(config: ConfigDict, name: str) -> stages.Training:
+    """Builds a stage with freshly drawn weights; a teacher that is another stage is drawn too, a path is loaded."""
+    scheme, part = declared_scheme(config), config.stage[name]
+    teachers = {}
+    for teacher, place in sorted(part.teachers.items()):
+        if place in config.stage:
+            net = build.model(config.stage[place], config, scheme)
+            side = build.image_px(config.stage[place], config)
+            variables = initialise.initial_variables(net, side, seed=configs.seed_of(config, place))
+            teachers[teacher] = build.Loaded(net, variables, scheme, config, {"stage": place}, Path(place), "drawn")
+        else:
+            teachers[teacher] = build.load(place, part.teacher_which)
+
+    def steps(text: str) -> int:
+        return configs.length_in_steps(text, faces=FACES, batch_size=part.train.batch_size, where=name)
+
+    return stages.training(config, name, scheme, teachers, steps)
+
+
+def declared_scheme(config: ConfigDict) -> schemes.Scheme:
+    """The scheme of the training faces, as their builder declares it: no prepared data are opened."""
+    if config.scheme:
+        return schemes.get(config.scheme)
+    name, config_name, _ = reading.parse(config.data.train[0])
+    cls: Any = preparation.builder_class(name)
+    named = [c for c in cls.BUILDER_CONFIGS if c.name == config_name] or cls.BUILDER_CONFIGS[:1]
+    declared = getattr(cls, "SCHEME", None) or next((getattr(c, "scheme", None) for c in named), None)
+    if declared is None:
+        raise UserError(f"data set {name} has a scheme of its own in each folder; name one with --config.scheme=300w68")
+    return schemes.get(declared) if isinstance(declared, str) else declared
+
+
+def num_points(training: stages.Training) -> int:
+    """K of the stage's network."""
+    return training.net.head.num_points  # type: ignore[attr-defined]
+
+
+def crops_of_noise(batch_size: int, crop_px: int, num_points: int) -> dict[str, np.ndarray]:
+    """A batch of noise with points all over it, every face and point counting."""
+    rng = np.random.default_rng(0)
+    face = empty_face(crop_px, num_points, 0)
+    batch = {name: np.repeat(value[None], batch_size, axis=0) for name, value in face.items()}
+    batch["image"] = rng.integers(0, 256, batch["image"].shape, np.uint8)
+    batch["landmarks_px"] = rng.uniform(0, crop_px - 1, batch["landmarks_px"].shape).astype(np.float32)
+    return batch | {"visible": np.ones_like(batch["visible"]), "mask": np.ones_like(batch["mask"])}
+
+
+def on_devices(tree: Any) -> Any:
+    """Puts a batch where the mapped programs want it, so that no timed call moves it there."""
+    leaves, structure = jax.tree.flatten(tree)
+    split = parallel.split_over_devices({str(n): leaf for n, leaf in enumerate(leaves)})
+    _, share_out = parallel.rows_over_devices(())
+    return jax.tree.unflatten(structure, [share_out(split[str(n)]) for n in range(len(leaves))])
+
+
+def stepping(step: Callable, first: Any, batch: Any) -> Callable[[], Any]:
+    """Returns a call that makes one step from wherever the one before has come."""
+    kept = [parallel.replicate(first)]
+
+    def call():
+        kept[0], metrics = step(kept[0], batch)
+        return kept[0], metrics
+
+    return call
