@@ -18,7 +18,8 @@ from absl import flags
 from lmkd import cli
 from lmkd import config as configs
 
-TOPICS = ("distillation_step", "inference", "collectives", "input_pipeline")  # modules of lmkd.benchmarks
+# Modules of lmkd.benchmarks.
+TOPICS = ("training_step", "distillation_step", "inference", "compilation", "input_pipeline", "growth", "collectives")
 
 _WHAT = flags.DEFINE_string("what", "", f"The topic: {', '.join(TOPICS)}.")
 _STAGE = flags.DEFINE_string("stage", "", "The stage to measure; the last one that fits the topic by default.")

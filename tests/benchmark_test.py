@@ -1,6 +1,7 @@
 """The benchmark's bookkeeping. No test looks at how long anything took."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from doors import TINY, door
 
 from lmkd import config as configs
-from lmkd.benchmarks import collectives, distillation_step, drawn, input_pipeline
+from lmkd.benchmarks import collectives, compilation, distillation_step, drawn, growth, input_pipeline, training_step
 from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
 from lmkd.core.errors import UserError
 
@@ -57,6 +58,47 @@ def test_parts_run_on_several_devices_round_after_round(config_path):
     assert topic.conditions["image_px"] == {"student": 32, "v2p": 32, "w32": 32}
     critics = topic.figures["parts"][3]
     assert critics["what"].startswith("2 update(s) of adversarial_v2p, adversarial_w32")
+
+
+def test_a_plain_step_stands_beside_its_roofline(config_path):
+    config = configs.load(str(config_path))
+    topic = training_step.run(config, stage="", rounds=2)
+    found = topic.figures
+    assert [row["name"] for row in found["rows"]] == ["ours", "product", "copy"] and topic.conditions["stage"] == "teacher_w32"
+    assert "basic blocks" in found["missing"] and found["step"]["peak_bytes"] > 0
+    by_flops = found["step"]["flops"] / (2 * training_step.PRODUCT_SIDE["cpu"] ** 3) * found["rows"][1]["median_ms"]
+    assert found["roofline"]["by_flops_ms"] == pytest.approx(by_flops) and by_flops > 0
+    bound = max(found["roofline"]["by_flops_ms"], found["roofline"]["by_bytes_ms"])
+    assert topic.table.splitlines()[-1].endswith(f"{bound / found['rows'][0]['median_ms']:.2f} |")
+    with pytest.raises(UserError, match="stage without teachers 'student'"):
+        training_step.run(config, stage="student", rounds=1)
+
+
+def test_a_second_start_finds_its_programs(config_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TINY.parents[1], TINY.parent, TINY))))
+    found = compilation.run(configs.load(str(config_path)), stage="teacher_w32", rounds=1).figures["stages"]["teacher_w32"]
+    assert found["cache_mb"] > 0
+    for start in compilation.STARTS:
+        one = found[start]
+        assert one["in_all_s"] == pytest.approx(one["imports_s"] + one["building_s"] + one["first_step_s"])
+
+
+def test_growth_changes_one_thing_a_row(config_path, monkeypatch):
+    config = configs.load(str(config_path))
+    rows = [(what, value, changed.stage.student) for what, value, changed in growth.variants(config, "student")]
+    assert [row[:2] for row in rows[:5]] == [
+        ("as it is", ""), ("batch", "16"), ("batch", "32"), ("side, px", "64"), ("side, px", "96"),
+    ]  # fmt: skip
+    none, one = (stage for what, _, stage in rows if what == "teachers")
+    assert not none.teachers and all(t.type.startswith("ground_truth.") for t in none.terms.values())
+    assert list(one.teachers) == ["v2p"] and "adversarial_v2p" in one.terms and "adversarial_w32" not in one.terms
+    assert sorted(config.stage.student.teachers) == ["v2p", "w32"]
+    for name in ("TIMES_BATCH", "TIMES_SIDE"):
+        monkeypatch.setattr(growth, name, ())
+    monkeypatch.setattr(growth.schemes, "SHIPPED", {"300w68": growth.schemes.get("300w68")})
+    config.stage.student = none
+    found = growth.run(config, stage="student", rounds=2).figures["rows"]
+    assert [row["name"] for row in found] == ["as it is "] and found[0]["peak_bytes"] > 0 and found[0]["flops"] > 0
 
 
 def test_a_wrong_topic_is_told_with_the_nearest(tmp_path):

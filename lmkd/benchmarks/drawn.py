@@ -5,7 +5,7 @@ No time depends on weights or pictures, so nothing has to be trained or prepared
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -87,3 +87,34 @@ def stepping(step: Callable, first: Any, batch: Any) -> Callable[[], Any]:
         return kept[0], metrics
 
     return call
+
+
+class CompiledStep(NamedTuple):
+    """A stage's step, compiled: `call` makes one more step; what the compiler says of it, 0 where it says nothing.
+
+    Attributes:
+      flops: floating-point operations of a step on one device.
+      bytes_accessed: bytes that its operations read and write, as if nothing stayed in a cache.
+      peak_bytes: state, teachers, batch and everything that is alive beside them, on one device.
+    """
+
+    call: Callable[[], Any]
+    flops: float
+    bytes_accessed: float
+    peak_bytes: int
+
+
+def compiled_step(training: stages.Training, batch_size: int) -> CompiledStep:
+    """Compiles the step that trains, under `pmap`, for a batch of noise."""
+    trainer = training._replace(parallel="pmap").trainer()
+    batch = on_devices(crops_of_noise(batch_size, training.crop_px, num_points(training)))
+    first, frozen = parallel.replicate(training.first), parallel.replicate(training.frozen)
+    every_term = parallel.replicate(np.ones(len(training.recipe.terms), np.float32))
+    mapped: Any = trainer.mapped
+    compiled = mapped.lower(first, batch, frozen, every_term).compile()
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    peak = sum(getattr(memory, size, 0) for size in sizes) - getattr(memory, "alias_size_in_bytes", 0)
+    call = stepping(lambda state, batch: compiled(state, batch, frozen, every_term), first, batch)
+    return CompiledStep(call, float(cost.get("flops", 0.0)), float(cost.get("bytes accessed", 0.0)), int(peak))

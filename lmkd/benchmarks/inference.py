@@ -121,18 +121,13 @@ def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
 
 def _torch(loaded: build.Loaded, cores: int) -> tuple[dict[str, Callable[[np.ndarray], Any]], str]:
     """PyTorch's rows by name, or why there are none."""
-    model = loaded.stage.model
-    if (model.backbone, model.head) != ("hrnet.HRNet", "heads.V2") or getattr(loaded.model.backbone, "block", "") != "basic":
-        return {}, "PyTorch: its rows are for an HRNet of basic blocks with head V2"
     try:
-        import torch
-    except ImportError as error:
-        return {}, f"PyTorch: {error}"
+        eager = torch_hrnet.like(loaded.model)
+    except torch_hrnet.Unlike as error:
+        return {}, str(error)
+    import torch
+
     torch.set_num_threads(cores)
-    fields = ("width", "modules", "blocks", "stage1_width", "stage1_blocks", "stem_width", "upsample")
-    options = {name: getattr(loaded.model.backbone, name) for name in fields}
-    net = loaded.model
-    eager = torch_hrnet.network(options, num_points=loaded.scheme.num_points, mean=net.mean, std=net.std)
 
     def calling(network: Any) -> Callable[[np.ndarray], Any]:
         def call(crops: np.ndarray) -> Any:

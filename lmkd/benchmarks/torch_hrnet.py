@@ -3,11 +3,37 @@
     network = network(options, num_points=68, mean=..., std=...)      # uint8 [b, S, S, 3] -> (points_cells, heatmaps)
 
 Layer for layer `lmkd.models.hrnet.HRNet` with "basic" blocks and head `V2`, in evaluation mode, freshly drawn. Decoding is
-the plain argmax, the least that anybody would write beside it.
+the plain argmax, the least that anybody would write beside it. `like(net)` takes the shape from one of ours.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from lmkd.models.heads import V2
+from lmkd.models.hrnet import HRNet
+from lmkd.models.landmarker import Landmarker
+
+OPTIONS = ("width", "modules", "blocks", "stage1_width", "stage1_blocks", "stem_width", "upsample")
+
+
+def like(net: Landmarker) -> Any:
+    """Returns PyTorch's network of the shape of ours.
+
+    Raises:
+      Unlike: ours is no HRNet of basic blocks with head V2, or torch is missing; the message says it.
+    """
+    if not (isinstance(net.backbone, HRNet) and isinstance(net.head, V2) and net.backbone.block == "basic"):
+        raise Unlike("PyTorch: its rows are for an HRNet of basic blocks with head V2")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise Unlike(f"PyTorch: {error}") from error
+    options = {name: getattr(net.backbone, name) for name in OPTIONS}
+    return network(options, num_points=net.head.num_points, mean=net.mean, std=net.std)
+
+
+class Unlike(Exception):
+    """There is no PyTorch network beside this one."""
 
 
 def network(options: Mapping[str, Any], *, num_points: int, mean: Sequence[float], std: Sequence[float]) -> Any:
@@ -43,16 +69,20 @@ def network(options: Mapping[str, Any], *, num_points: int, mean: Sequence[float
             self.mix = _conv_norm(sum(channels), sum(channels), 1, bias=True)
             self.final = nn.Conv2d(sum(channels), num_points, 1)
 
-        def forward(self, crops: Any) -> Any:
+        def heatmaps(self, crops: Any) -> Any:
+            """Maps [b, K, S/4, S/4]: what a training step takes the loss of."""
             x = (crops.permute(0, 3, 1, 2).float() - self.mean) / self.std
             maps = [self.stage1(self.stem(x))]
             for stage in self.stages:
                 maps = stage(maps)
             size = maps[0].shape[2:]
             enlarged = [maps[0]] + [nn.functional.interpolate(m, size=size, mode="bilinear") for m in maps[1:]]
-            heatmaps = self.final(self.mix(torch.cat(enlarged, 1)))
-            best = heatmaps.flatten(2).argmax(-1)
-            return torch.stack([best % size[1], best // size[1]], -1), heatmaps
+            return self.final(self.mix(torch.cat(enlarged, 1)))
+
+        def forward(self, crops: Any) -> Any:
+            heatmaps = self.heatmaps(crops)
+            best, width = heatmaps.flatten(2).argmax(-1), heatmaps.shape[-1]
+            return torch.stack([best % width, best // width], -1), heatmaps
 
     return Whole().eval()
 
