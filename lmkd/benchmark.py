@@ -19,7 +19,16 @@ from lmkd import cli
 from lmkd import config as configs
 
 # Modules of lmkd.benchmarks.
-TOPICS = ("training_step", "distillation_step", "inference", "compilation", "input_pipeline", "growth", "collectives")
+TOPICS = (
+    "training_step",
+    "distillation_step",
+    "inference",
+    "compilation",
+    "input_pipeline",
+    "evaluation",
+    "growth",
+    "collectives",
+)
 
 _WHAT = flags.DEFINE_string("what", "", f"The topic: {', '.join(TOPICS)}.")
 _STAGE = flags.DEFINE_string("stage", "", "The stage to measure; the last one that fits the topic by default.")

@@ -34,8 +34,9 @@ class Opened(NamedTuple):
     """A model that can be run.
 
     Attributes:
-      run: RGB crops uint8 [b, S, S, 3] -> `Reading` of NumPy arrays: heatmaps float32 [b, h, w, K], landmarks_px float32
-        [b, K, 2] in crop pixels, confidence float32 [b, K]. Any b from 1; may be called from several threads.
+      run: RGB crops uint8 [b, S, S, 3] -> `Reading`: heatmaps float32 [b, h, w, K] (a checkpoint's stay on its device),
+        landmarks_px float32 [b, K, 2] in crop pixels and confidence float32 [b, K] as NumPy arrays. Any b from 1; may be
+        called from several threads.
       scheme: its landmark scheme.
       image_px: S, side of a crop.
       crop_scale: the crop's side, in longer sides of the face's box.
@@ -97,8 +98,10 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
         count = len(crops)
         size = max(_next_power(count), jax.local_device_count())
         padded = np.concatenate([crops, np.zeros((size - count, *crops.shape[1:]), np.uint8)])
-        arrays: list[Any] = [np.asarray(x)[:count] for x in predict(variables, share(padded))]
-        return Reading(*arrays)
+        heatmaps, *points = predict(variables, share(padded))
+        # Heatmaps stay on the device, points come: most callers never look at the former.
+        found: list[Any] = [np.asarray(x)[:count] for x in points]
+        return Reading(heatmaps if size == count else heatmaps[:count], *found)
 
     return Opened(
         run,

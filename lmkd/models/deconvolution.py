@@ -56,11 +56,14 @@ class TransposedConv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", layers.he_normal, shape, jnp.float32).astype(self.dtype)
         first, positions = _phases(self.size, self.stride)
+        border = -int(first.min()), int(first.max()) + len(positions) - 1
+        # Padded beforehand: where a convolution's result is larger than its input, XLA swaps the operands of the kernel's
+        # gradient, and on CPU has no fast form of it then (3.6 s instead of 0.12 for [16, 8, 8, 256] to 1024 channels).
         y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
+            jnp.pad(x.astype(self.dtype), ((0, 0), border, border, (0, 0))),
             _phase_kernel(kernel, positions),
             window_strides=(1, 1),
-            padding=[(-int(first.min()), int(first.max()) + len(positions) - 1)] * 2,
+            padding="VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return _interleaved(y, x.shape[1:3], first - first.min(), self.features)
