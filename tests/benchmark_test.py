@@ -10,7 +10,16 @@ import pytest
 from doors import TINY, door
 
 from lmkd import config as configs
-from lmkd.benchmarks import collectives, compilation, distillation_step, drawn, growth, input_pipeline, training_step
+from lmkd.benchmarks import (
+    collectives,
+    compilation,
+    distillation_step,
+    drawn,
+    evaluation,
+    growth,
+    input_pipeline,
+    training_step,
+)
 from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
 from lmkd.core.errors import UserError
 
@@ -200,3 +209,17 @@ def test_the_input_pipeline_is_measured_on_one_core_and_on_all(config_path, tmp_
     rates = input_pipeline.run(config, stage="", rounds=2).figures["faces_per_second"]
     assert list(rates)[:3] == ["decode, 1 core", "face, 1 core", "batches, 1 core(s)"]
     assert all(len(r) == 2 and min(r) > 0 for r in rates.values())
+
+
+def test_an_evaluation_stands_beside_the_bare_network(config_path, tmp_path):
+    config = configs.load(str(config_path))
+    config.data.data_dir = str(tmp_path / "data")
+    topic = evaluation.run(config, stage="teacher_w32", rounds=3)
+    bare, whole = topic.figures["rows"]
+    assert (bare["name"], whole["name"]) == ("bare", "evaluation") and topic.conditions["flip_test"] is True
+    shares = [a / b for a, b in zip(bare["rounds_ms"], whole["rounds_ms"], strict=True)]
+    assert topic.figures["bare_over_evaluation"] == pytest.approx(shares) and len(shares) == 3
+    assert f"{bare['median_ms'] / whole['median_ms']:.2f} (" in topic.table
+    config.data.test = ()
+    with pytest.raises(UserError, match="config.data.test names no split"):
+        evaluation.run(config, stage="", rounds=1)

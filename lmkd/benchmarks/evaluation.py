@@ -66,7 +66,7 @@ def _drawn(config: ConfigDict, name: str) -> build.Loaded:
     scheme = build.records(config, config.data.test[:1]).scheme
     net, side = build.model(config.stage[name], config, scheme), build.image_px(config.stage[name], config)
     variables = initialise.initial_variables(net, side, seed=configs.seed_of(config, name))
-    return build.Loaded(net, variables, scheme, config, {"stage": name}, Path(name), "drawn")
+    return build.Loaded(net, variables, scheme, config, {"stage": name, "training_data": []}, Path(name), "drawn")
 
 
 def _batches(config: ConfigDict, source: Any, crop: str, side: int) -> Any:
