@@ -37,7 +37,7 @@ ROOMS = {
     "ablation": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
     "experiment": _CONFIGS
     | {"build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
-    "benchmarks": _CONFIGS | {"build", "shipped", "opened", "starting", "stages"},
+    "benchmarks": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages"},
     # Exports are compared on drawn faces where no data set is at hand, and timed as everything else is.
     "exporting": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
     "data_builders": {"core"},

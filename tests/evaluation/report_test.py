@@ -206,11 +206,13 @@ def test_scores_of_a_sub_scheme_are_drawn_with_its_points(tmp_path):
     assert "scheme inner51" in Page(write(tmp_path, make_content(results=[result], faces=None))).text
 
 
-def test_headline_is_the_first_best_result():
-    last, best = make_result("a", "last"), make_result("b", "best")
+def test_headline_is_the_first_network_s_best_checkpoint():
+    last, best = make_result("a", "last"), make_result("a", "best")
     assert report.headline([last, best]) is best
     assert report.headline([last]) is last
     assert report.headline([]) is None
+    other = best._replace(name="another network on it")
+    assert report.headline([last, other]) is last and report.headline([last, other, best]) is best
 
 
 def test_select_faces_by_hand():
