@@ -31,7 +31,7 @@ TOPICS = (
 )
 
 _WHAT = flags.DEFINE_string("what", "", f"The topic: {', '.join(TOPICS)}.")
-_STAGE = flags.DEFINE_string("stage", "", "The stage to measure; the last one that fits the topic by default.")
+_STAGE = flags.DEFINE_string("stage", "", "The stage to measure; by default what the topic chooses (docs/performance.md).")
 _ROUNDS = flags.DEFINE_integer("rounds", 40, "Times that every part is timed, in turn with the others.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for the JSON file.")
 

@@ -18,9 +18,10 @@ from lmkd.training import hosts
 from lmkd.training.loop import Interrupted
 
 GOES_ON = "The same command goes on from there."
-# XLA's library for CPU, YNNPACK, takes products and reductions over. Networks run no faster for it (docs/performance.md), and a
-# program that comes from the compilation cache searches all its instructions for each one: 25 of 40 s for HRNet-W18.
-WITHOUT_YNNPACK = "--xla_cpu_experimental_ynn_fusion_type="
+# For XLA on CPU, without its library YNNPACK, which takes products and reductions over: networks run no faster for it, and a
+# program that comes from the compilation cache searches all its instructions for each one, 25 of 40 s for HRNet-W18
+# (docs/performance.md). XLA ends processes over flags it does not know: versions that were not measured get none.
+COMPILER_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" if jax.__version_info__[:2] == (0, 10) else ""
 
 
 def define_config_flag(default: str | None = None) -> None:
@@ -61,10 +62,10 @@ def run(
 
 
 def _tune_compiler() -> None:
-    """Sets what XLA reads before its first compilation, unless the user has. XLA ends processes over flags it does not know."""
+    """Sets what XLA reads before its first compilation, unless the user has."""
     given = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__[:2] == (0, 10) and WITHOUT_YNNPACK not in given:
-        os.environ["XLA_FLAGS"] = f"{given} {WITHOUT_YNNPACK}".strip()
+    if COMPILER_FLAGS not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {COMPILER_FLAGS}".strip()
 
 
 def _parse(argv: list[str], needs_config: bool) -> list[str]:

@@ -20,7 +20,7 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
     done = door(
         "main", f"--config={TINY / 'ablation.py'}", f"--config.stages={STAGES}", f"--data_dir={folder}", "--no_faces",
-        "--config.ablation.robustness_faces=0", cwd=folder,
+        "--config.ablation.robustness_faces=2", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "runs" / "ablation", done.stdout
@@ -33,6 +33,7 @@ def test_each_row_has_its_seeds_costs_and_an_interval(compared):
     assert rows.keys() == {"plain", "everything, one teacher"}
     for row in rows.values():
         assert row["seeds"] == [0, 1] and row["parameters"] > 0 and row["macs"] > 0 and row["steps"] == 6
+        assert row["robustness"] > 0 and row["attacked"]
     shares = rows["everything, one teacher"]["shares"]
     assert shares.keys() >= {"channel", "adversarial_w32"} and sum(shares.values()) == pytest.approx(1.0)
 

@@ -3,15 +3,12 @@
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-from lmkd.cli import WITHOUT_YNNPACK
+from lmkd.cli import COMPILER_FLAGS
 
 # Tests compile far longer than they compute: without LLVM's costly passes a tiny network takes a third less of a core's time.
-QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if version("jax").startswith("0.10."):
-    QUICK_COMPILATION += f" {WITHOUT_YNNPACK}"
+QUICK_COMPILATION = f"--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true {COMPILER_FLAGS}".strip()
 
 TINY = Path(__file__).with_name("tiny_experiments")  # configs of networks that compile in a moment
 

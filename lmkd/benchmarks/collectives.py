@@ -13,10 +13,8 @@ import jax.extend.core
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import config as configs
-from lmkd.benchmarks.drawn import crops_of_noise, drawn, num_points
+from lmkd.benchmarks.drawn import chosen, crops_of_noise, drawn, num_points
 from lmkd.benchmarks.rounds import Topic, table
-from lmkd.core.errors import unknown
 from lmkd.training import parallel
 
 COLLECTIVES = (
@@ -51,11 +49,8 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or has no such stage.
     """
-    configs.check(config)
-    if stage and stage not in config.stages:
-        raise unknown("stage", stage, config.stages, "--stage")
     found = {}
-    for name in [stage] if stage else config.stages:
+    for name in chosen(config, stage):
         progress(f"tracing stage {name}")
         found[name] = of_stage(config, name)
     header = ("stage", "parameters", "norms' arrays", "norms' kB", "gradients' arrays", "gradients' MB")
@@ -74,9 +69,7 @@ def of_stage(config: ConfigDict, name: str) -> tuple[int, Sent, Sent]:
     batch = crops_of_noise(config.stage[name].train.batch_size, training.crop_px, num_points(training))
     trainer = training.trainer()
     split = parallel.split_over_devices(batch)
-    traced = jax.make_jaxpr(trainer.mapped)(
-        training.first, split, training.frozen, np.ones(len(training.recipe.terms), np.float32)
-    )
+    traced = jax.make_jaxpr(trainer.mapped)(*trainer.arguments(training.first, split))
     inside: list[Any] = []
     after: list[Any] = []
     for scope, variable in collectives(traced.jaxpr):

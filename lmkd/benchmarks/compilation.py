@@ -4,9 +4,6 @@ Each stage starts twice, in processes of their own, the first with an empty comp
 stage with drawn weights, then traces, compiles (or loads) and makes one step. No data are read.
 """
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,10 +13,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lmkd import build, kept_configs
-from lmkd import config as configs
-from lmkd.benchmarks.drawn import crops_of_noise, drawn, num_points, on_devices, stepping
+from lmkd.benchmarks.drawn import chosen, crops_of_noise, drawn, num_points, on_devices, stepping
+from lmkd.benchmarks.processes import in_own_process
 from lmkd.benchmarks.rounds import Topic, table
-from lmkd.core.errors import UserError, unknown
 
 STARTS = ("first", "second")
 
@@ -36,12 +32,9 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, has no such stage, or a start failed.
     """
-    configs.check(config)
-    if stage and stage not in config.stages:
-        raise unknown("stage", stage, config.stages, "--stage")
-    found: dict[str, dict[str, Any]] = {}
+    names, found = chosen(config, stage), dict[str, dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
-        for name in [stage] if stage else config.stages:
+        for name in names:
             cache = Path(folder) / name
             for start in STARTS:
                 progress(f"stage {name}, {start} start")
@@ -58,24 +51,17 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
 
 
 def _started(config: ConfigDict, name: str, cache: Path, folder: Path) -> dict[str, float]:
-    given, result = folder / "config.json", folder / "result.json"
+    given = folder / "config.json"
     config = config.copy_and_resolve_references()
     config.runtime.compilation_cache = str(cache)
     given.write_text(kept_configs.to_json(config))
-    code = "import sys; from lmkd.benchmarks import compilation; compilation.child(sys.argv)"
-    begun = time.time()
-    command = [sys.executable, "-c", code, str(given), name, repr(begun), str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"starting stage {name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(result.read_text())
+    return in_own_process(child, str(given), name, repr(time.time()), what=f"starting stage {name}")
 
 
-def child(arguments: list[str]) -> None:
-    """What a started process does; `arguments` has the config's path, the stage, when it was started, and the result's path."""
+def child(given: str, name: str, begun: str) -> dict[str, float]:
+    """What a started process does, with a config's path, the stage, and when it was started."""
     import jax
 
-    _, given, name, begun, result = arguments
     imported = time.time()
     config = kept_configs.from_json(Path(given).read_text())
     build.prepare_device(config)
@@ -84,11 +70,10 @@ def child(arguments: list[str]) -> None:
     batch = on_devices(crops_of_noise(config.stage[name].train.batch_size, training.crop_px, num_points(training)))
     jax.block_until_ready(stepping(training.trainer(), training.first, batch)())
     stepped = time.time()
-    seconds = {
+    return {
         "imports_s": imported - float(begun),
         "building_s": built - imported,
         "first_step_s": stepped - built,
         "in_all_s": stepped - float(begun),
         "processor_s": time.process_time(),
     }
-    Path(result).write_text(json.dumps(seconds))

@@ -91,7 +91,7 @@ def compared(timings: list[Timing]) -> dict[str, Any]:
     """
     *pieces, whole = timings
     counted = [t for t in pieces if t.name.split(" ")[0] in PARTS_OF_RATIO]
-    figures: dict[str, Any] = {"parts": [_figures(t) for t in pieces], "whole": _figures(whole)}
+    figures: dict[str, Any] = {"parts": [t.figures() for t in pieces], "whole": whole.figures()}
     for suffix, chosen in (("", counted), ("_with_terms", pieces)):
         total = sum(t.median_ms for t in chosen)
         by_round = [w / sum(ms) for w, *ms in zip(whole.rounds_ms, *(t.rounds_ms for t in chosen), strict=True)]
@@ -104,16 +104,10 @@ def compared(timings: list[Timing]) -> dict[str, Any]:
     return figures
 
 
-def _figures(timing: Timing) -> dict[str, Any]:
-    spread = quartiles(timing.rounds_ms)
-    return {**timing._asdict(), "median_ms": timing.median_ms, "quartiles_ms": spread}
-
-
 def _table(timings: list[Timing], figures: Mapping[str, Any]) -> str:
     def row(timing: Timing) -> list[str]:
-        low, high = quartiles(timing.rounds_ms)
         first = f"{timing.first_call_s:.1f}"
-        return [timing.name, timing.what, first, f"{timing.median_ms:.1f}", f"{low:.1f} to {high:.1f}", ""]
+        return [timing.name, timing.what, first, f"{timing.median_ms:.1f}", timing.spread(), ""]
 
     def total(suffix: str, what: str) -> list[str]:
         low, high = figures[f"ratio{suffix}_by_round_quartiles"]

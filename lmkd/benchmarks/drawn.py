@@ -15,12 +15,31 @@ from lmkd import build, stages
 from lmkd import config as configs
 from lmkd.core import schemes
 from lmkd.core.batch import empty_face
-from lmkd.core.errors import UserError
+from lmkd.core.errors import UserError, unknown
 from lmkd.data import preparation, reading
 from lmkd.models import initialise
 from lmkd.training import parallel
 
 FACES = 10_000  # lengths in epochs become steps as if the data had so many; no time depends on it
+
+
+def chosen(config: ConfigDict, stage: str) -> list[str]:
+    """Checks a config, and returns the stages to measure: the one that --stage names, or all of config.stages.
+
+    Raises:
+      UserError: the config cannot run, or has no such stage.
+    """
+    configs.check(config)
+    if stage and stage not in config.stages:
+        raise unknown("stage", stage, config.stages, "--stage")
+    return [stage] if stage else list(config.stages)
+
+
+def untrained(config: ConfigDict, stage: str, scheme: schemes.Scheme) -> build.Loaded:
+    """A stage's network with freshly drawn weights, as if it had been loaded."""
+    net, side = build.model(config.stage[stage], config, scheme), build.image_px(config.stage[stage], config)
+    variables = initialise.initial_variables(net, side, seed=configs.seed_of(config, stage))
+    return build.Loaded(net, variables, scheme, config, {"stage": stage, "training_data": []}, Path(stage), "drawn")
 
 
 def drawn(config: ConfigDict, name: str) -> stages.Training:
@@ -29,10 +48,7 @@ def drawn(config: ConfigDict, name: str) -> stages.Training:
     teachers = {}
     for teacher, place in sorted(part.teachers.items()):
         if place in config.stage:
-            net = build.model(config.stage[place], config, scheme)
-            side = build.image_px(config.stage[place], config)
-            variables = initialise.initial_variables(net, side, seed=configs.seed_of(config, place))
-            teachers[teacher] = build.Loaded(net, variables, scheme, config, {"stage": place}, Path(place), "drawn")
+            teachers[teacher] = untrained(config, place, scheme)
         else:
             teachers[teacher] = build.load(place, part.teacher_which)
 
@@ -108,13 +124,11 @@ def compiled_step(training: stages.Training, batch_size: int) -> CompiledStep:
     """Compiles the step that trains, under `pmap`, for a batch of noise."""
     trainer = training._replace(parallel="pmap").trainer()
     batch = on_devices(crops_of_noise(batch_size, training.crop_px, num_points(training)))
-    first, frozen = parallel.replicate(training.first), parallel.replicate(training.frozen)
-    every_term = parallel.replicate(np.ones(len(training.recipe.terms), np.float32))
     mapped: Any = trainer.mapped
-    compiled = mapped.lower(first, batch, frozen, every_term).compile()
+    compiled = mapped.lower(*trainer.arguments(parallel.replicate(training.first), batch)).compile()
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     cost = cost[0] if isinstance(cost, list) else cost
     sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
     peak = sum(getattr(memory, size, 0) for size in sizes) - getattr(memory, "alias_size_in_bytes", 0)
-    call = stepping(lambda state, batch: compiled(state, batch, frozen, every_term), first, batch)
+    call = stepping(lambda state, batch: compiled(*trainer.arguments(state, batch)), training.first, batch)
     return CompiledStep(call, float(cost.get("flops", 0.0)), float(cost.get("bytes accessed", 0.0)), int(peak))

@@ -1,17 +1,15 @@
 """Faces a second of a whole evaluation, decoding, cropping, metrics and all, against the bare network on crops in memory."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from lmkd import build, scoring
-from lmkd import config as configs
+from lmkd.benchmarks.drawn import chosen, untrained
 from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
-from lmkd.core.errors import UserError, unknown
+from lmkd.core.errors import UserError
 from lmkd.data import pipeline
-from lmkd.models import initialise
 from lmkd.opened import of_checkpoint
 
 
@@ -27,16 +25,16 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, has no such stage, or its data are not prepared.
     """
-    configs.check(config)
-    if stage and stage not in config.stages:
-        raise unknown("stage", stage, config.stages, "--stage")
+    name = chosen(config, stage)[-1]
     if not config.data.test:
         raise UserError("config.data.test names no split: there is nothing to evaluate")
     build.prepare_data(config)
-    name, reference, crop = stage or config.stages[-1], config.data.test[0], config.data.test_crops[0]
-    opened = of_checkpoint(_drawn(config, name))
+    reference, crop = config.data.test[0], config.data.test_crops[0]
+    opened = of_checkpoint(untrained(config, name, build.records(config, (reference,)).scheme))
     source = scoring.records(opened, config, reference)
-    crops = [batch["image"] for batch in _batches(config, source, crop, opened.image_px)]
+    unreadable = pipeline.Unreadable(config.data.on_unreadable)
+    batches = build.evaluation_batches(config, source, unreadable, crop=crop, image_px=opened.image_px)
+    crops = [batch["image"] for batch in batches]
 
     def bare() -> Any:
         return [opened.run(batch).landmarks_px for batch in crops][-1]
@@ -58,26 +56,14 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
         "batch_size": config.evaluation.batch_size,
         "flip_test": opened.flip_test,
     }
-    figures = {"rows": [{**t._asdict(), "median_ms": t.median_ms} for t in timings], "bare_over_evaluation": shares}
+    figures = {"rows": [t.figures() for t in timings], "bare_over_evaluation": shares}
     return Topic("an evaluation against the bare network", conditions, _table(timings, len(source), shares), figures)
-
-
-def _drawn(config: ConfigDict, name: str) -> build.Loaded:
-    scheme = build.records(config, config.data.test[:1]).scheme
-    net, side = build.model(config.stage[name], config, scheme), build.image_px(config.stage[name], config)
-    variables = initialise.initial_variables(net, side, seed=configs.seed_of(config, name))
-    return build.Loaded(net, variables, scheme, config, {"stage": name, "training_data": []}, Path(name), "drawn")
-
-
-def _batches(config: ConfigDict, source: Any, crop: str, side: int) -> Any:
-    unreadable = pipeline.Unreadable(config.data.on_unreadable)
-    return build.evaluation_batches(config, source, unreadable, crop=crop, image_px=side)
 
 
 def _table(timings: list[Timing], faces: int, shares: list[float]) -> str:
     rows = []
     for t in timings:
-        low, high = (1e3 * faces / ms for ms in quartiles(t.rounds_ms))
+        low, high = (1e3 * faces / ms for ms in t.quartiles_ms)
         rows.append((t.name, t.what, f"{t.median_ms:.0f}", f"{1e3 * faces / t.median_ms:.0f}", f"{high:.0f} to {low:.0f}", ""))
     low, high = quartiles(shares)
     ratio = f"{timings[0].median_ms / timings[1].median_ms:.2f} ({low:.2f} to {high:.2f})"

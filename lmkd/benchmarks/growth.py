@@ -9,11 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lmkd import config as configs
-from lmkd.benchmarks.drawn import CompiledStep, compiled_step, declared_scheme, drawn
-from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
+from lmkd.benchmarks.drawn import CompiledStep, chosen, compiled_step, declared_scheme, drawn
+from lmkd.benchmarks.rounds import Part, Timing, Topic, table, timed
 from lmkd.core import plugins, schemes
-from lmkd.core.errors import UserError, unknown
+from lmkd.core.errors import UserError
 
 TIMES_BATCH = (2, 4)
 TIMES_SIDE = (2, 3)
@@ -31,10 +30,7 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or has no such stage.
     """
-    configs.check(config)
-    if stage and stage not in config.stages:
-        raise unknown("stage", stage, config.stages, "--stage")
-    name = stage or config.stages[-1]
+    name = chosen(config, stage)[-1]
     if config.stage[name].train.micro_batches > 1:
         raise UserError(f"config.stage.{name}.train.micro_batches: set it to 1, so that a batch is one piece")
     steps: dict[str, tuple[str, CompiledStep, int]] = {}
@@ -96,9 +92,7 @@ def _keep_teachers(stage: ConfigDict, kept: list[str]) -> None:
 
 def _figures(timing: Timing, step: CompiledStep, batch_size: int) -> dict[str, Any]:
     return {
-        **timing._asdict(),
-        "median_ms": timing.median_ms,
-        "quartiles_ms": quartiles(timing.rounds_ms),
+        **timing.figures(),
         "batch_size": batch_size,
         "peak_bytes": step.peak_bytes,
         "flops": step.flops,

@@ -8,14 +8,10 @@ them before any runtime starts; in it all rows take turns (`rounds`).
 Weights are freshly drawn and crops are noise: no time depends on them. Nothing has to be trained or prepared.
 """
 
-import contextlib
 import functools
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from lmkd import build, kept_configs
 from lmkd import config as configs
 from lmkd.benchmarks import torch_hrnet
 from lmkd.benchmarks.drawn import declared_scheme
+from lmkd.benchmarks.processes import in_own_process, pinned
 from lmkd.benchmarks.rounds import Part, Topic, quartiles, table, timed
 from lmkd.core.errors import UserError
 from lmkd.exporters import card, formats, graph, orbax
@@ -141,37 +138,13 @@ def _torch(loaded: build.Loaded, cores: int) -> tuple[dict[str, Callable[[np.nda
 
 def _measured(folder: Path, cores: int, rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
     progress(f"{rounds} rounds on {cores} core(s)")
-    code = "import sys; from lmkd.benchmarks import inference; inference.child(sys.argv)"
-    with _pinned(cores):
-        result = folder.parent / f"{folder.name}_{cores}.json"
-        command = [sys.executable, "-c", code, str(folder), str(cores), str(rounds), str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"measuring on {cores} core(s) failed:\n{done.stderr[-2000:]}")
-    try:
-        return json.loads(result.read_text())
-    finally:
-        result.unlink()
+    with pinned(cores):
+        return in_own_process(child, str(folder), str(cores), str(rounds), what=f"measuring on {cores} core(s)")
 
 
-def child(arguments: list[str]) -> None:
-    """What the measuring process does: folder, cores, rounds and the result's path are in `arguments`."""
-    _, folder, cores, rounds, result = arguments
-    Path(result).write_text(json.dumps(measure(Path(folder), int(cores), int(rounds))))
-
-
-@contextlib.contextmanager
-def _pinned(cores: int) -> Iterator[None]:
-    """Processes that begin inside the block run on so many cores; where the system cannot pin, on all."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:cores])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
+def child(folder: str, cores: str, rounds: str) -> dict[str, Any]:
+    """What the measuring process does."""
+    return measure(Path(folder), int(cores), int(rounds))
 
 
 def _table(found: dict[int, dict[str, Any]], sizes: dict[str, int]) -> str:

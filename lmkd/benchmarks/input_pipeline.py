@@ -4,9 +4,7 @@ The records are the config's own, prepared; the first `FACES` of them, so that t
 """
 
 import itertools
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -14,10 +12,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmkd import build
-from lmkd import config as configs
-from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
-from lmkd.core.errors import unknown
+from lmkd.benchmarks.drawn import chosen
+from lmkd.benchmarks.processes import pinned
+from lmkd.benchmarks.rounds import Part, Timing, Topic, table, timed
 from lmkd.data import pipeline, transforms
+from lmkd.exporters import formats
 
 ENOUGH_MB = 4000.0  # for every image of the sets that this is run on
 FACES = 256  # of one call: many times what is made ahead
@@ -35,16 +34,12 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or its data are not prepared.
     """
-    configs.check(config)
-    if stage and stage not in config.stages:
-        raise unknown("stage", stage, config.stages, "--stage")
+    name = chosen(config, stage)[-1]
     build.prepare_data(config)
-    name = stage or config.stages[-1]
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     source = build.records(config, config.data.train)
     timings = []
-    for count in dict.fromkeys((1, len(cores))):
-        with _pinned(cores[:count]):
+    for count in dict.fromkeys((1, formats.cores())):
+        with pinned(count):
             timings += timed(_parts(config, name, source, count), rounds=rounds, progress=progress)
     rates = {t.name: [1000 * FACES / ms for ms in t.rounds_ms] for t in timings}
     crop = {"crop_px": _crop_px(config, name), "first_image": "x".join(map(str, transforms.decode(source[0]).shape[:2]))}
@@ -99,22 +94,8 @@ def _crop_px(config: ConfigDict, name: str) -> int:
 def _table(timings: list[Timing]) -> str:
     lines = []
     for t in timings:
-        low, high = (1000 * FACES / ms for ms in quartiles(t.rounds_ms))
+        low, high = (1000 * FACES / ms for ms in t.quartiles_ms)
         lines.append(
             (t.name, t.what, f"{1000 * FACES / t.median_ms:.0f}", f"{high:.0f} to {low:.0f}", f"{t.median_ms / FACES:.2f}")
         )
     return table(("part", "what it holds", "faces/s", "quartiles", "ms a face"), lines)
-
-
-@contextmanager
-def _pinned(cores: list[int]) -> Iterator[None]:
-    """Keeps the process, and the threads that it starts meanwhile, on some cores, where the system can do that."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -36,6 +36,20 @@ class Timing(NamedTuple):
         """The median over rounds."""
         return median(self.rounds_ms)
 
+    @property
+    def quartiles_ms(self) -> tuple[float, float]:
+        """The first and the third quartile over rounds."""
+        return quartiles(self.rounds_ms)
+
+    def spread(self) -> str:
+        """The quartiles as a table's cell, in milliseconds."""
+        low, high = self.quartiles_ms
+        return f"{low:.1f} to {high:.1f}"
+
+    def figures(self) -> dict[str, Any]:
+        """Everything, for the JSON file."""
+        return {**self._asdict(), "median_ms": self.median_ms, "quartiles_ms": self.quartiles_ms}
+
 
 class Topic(NamedTuple):
     """What a topic found: its title, what it was measured on, its table, and every figure for the JSON file."""

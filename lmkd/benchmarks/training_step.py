@@ -21,7 +21,7 @@ from lmkd import config as configs
 from lmkd import stages
 from lmkd.benchmarks import torch_hrnet
 from lmkd.benchmarks.drawn import compiled_step, crops_of_noise, drawn, num_points
-from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
+from lmkd.benchmarks.rounds import Part, Timing, Topic, table, timed
 from lmkd.core.errors import UserError, unknown
 
 PRODUCT_SIDE = {"cpu": 2048}  # of the square matrices of the measured product; 8192 elsewhere
@@ -57,7 +57,7 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
         "by_bytes_ms": 1e3 * step.bytes_accessed / rates["bytes_per_s"],
     }
     figures = {
-        "rows": [{**t._asdict(), "median_ms": t.median_ms, "quartiles_ms": quartiles(t.rounds_ms)} for t in timings],
+        "rows": [t.figures() for t in timings],
         "step": {"flops": step.flops, "bytes_accessed": step.bytes_accessed, "peak_bytes": step.peak_bytes},
         "roofline": rates | bounds,
         "missing": missing,
@@ -134,10 +134,9 @@ def _table(timings: list[Timing], batch_size: int, roofline_ms: float) -> str:
     ours = timings[0].median_ms
     rows = []
     for t in timings:
-        low, high = quartiles(t.rounds_ms)
         step = t.name not in ("product", "copy")
         speed = f"{1e3 * batch_size / t.median_ms:.1f}" if step else ""
         ratio = f"{t.median_ms / ours:.2f}" if step else ""
-        rows.append((t.name, t.what, f"{t.first_call_s:.1f}", f"{t.median_ms:.1f}", f"{low:.1f} to {high:.1f}", speed, ratio))
+        rows.append((t.name, t.what, f"{t.first_call_s:.1f}", f"{t.median_ms:.1f}", t.spread(), speed, ratio))
     rows.append(("roofline", "of the compiled step", "", f"{roofline_ms:.1f}", "", "", f"{roofline_ms / ours:.2f}"))
     return table(("part", "what it holds", "first call s", "median ms", "quartiles ms", "faces/s", "time / ours"), rows)

@@ -60,7 +60,7 @@ def _by_batch(x, scale, bias, epsilon, dtype, axis_name):
 
 def _forward(x, scale, bias, epsilon, dtype, axis_name):
     wide = x.astype(jnp.float32)
-    mean, of_squares = _means(wide, wide * wide, axis_name)
+    mean, of_squares = _over_devices(_means(wide, wide * wide), axis_name)
     var = jnp.maximum(of_squares - mean * mean, 0.0)
     inverse = jax.lax.rsqrt(var + epsilon)
     y = ((wide - mean) * (scale * inverse) + bias).astype(dtype)
@@ -73,11 +73,9 @@ def _backward(epsilon, dtype, axis_name, kept, cotangents):
     dy = cotangents[0].astype(jnp.float32)
     normalised = (x.astype(jnp.float32) - mean) * inverse
     # The batch of all devices is behind the statistics, this device's share of it behind scale and bias.
-    of_dy, of_product = _means(dy, dy * normalised, None)
-    share = dy.size // dy.shape[-1]
-    dscale, dbias = of_product * share, of_dy * share
-    if axis_name is not None:
-        of_dy, of_product = jax.lax.pmean((of_dy, of_product), axis_name)
+    here = _means(dy, dy * normalised)
+    dbias, dscale = here * (dy.size // dy.shape[-1])
+    of_dy, of_product = _over_devices(here, axis_name)
     dx = (dy - of_dy - normalised * of_product) * (scale * inverse)
     return dx.astype(x.dtype), dscale, dbias
 
@@ -86,9 +84,11 @@ _by_batch.defvjp(_forward, _backward)
 _by_batch_traced_once = jax.jit(_by_batch, static_argnums=(3, 4, 5))  # for all layers of one shape
 
 
-def _means(a, b, axis_name):
-    """Means [1.., c] of two arrays over all axes but the last and over devices, which are asked once."""
+def _means(a, b):
+    """Means of two arrays over all axes but the last: one array [2, 1.., c], so that devices are asked once."""
     axes = tuple(range(a.ndim - 1))
-    both = jnp.stack([jnp.mean(a, axes, keepdims=True), jnp.mean(b, axes, keepdims=True)])
-    both = jax.lax.pmean(both, axis_name) if axis_name is not None else both
-    return both[0], both[1]
+    return jnp.stack([jnp.mean(a, axes, keepdims=True), jnp.mean(b, axes, keepdims=True)])
+
+
+def _over_devices(means, axis_name):
+    return means if axis_name is None else jax.lax.pmean(means, axis_name)

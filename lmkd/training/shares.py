@@ -29,7 +29,11 @@ class Trainer:
 
     def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
         """Makes one step; `state` is donated."""
-        return self.mapped(state, batch, self._frozen, self._all)
+        return self.mapped(*self.arguments(state, batch))
+
+    def arguments(self, state: Any, batch: Any) -> tuple[Any, ...]:
+        """What the mapped step takes for one step."""
+        return state, batch, self._frozen, self._all
 
     def shares(self, state: Any, batch: Any) -> dict[str, float]:
         """Returns "share/<term>": the norm of the student's gradient under that term alone, over the sum of such norms."""
