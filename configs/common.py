@@ -96,6 +96,7 @@ def stage() -> ConfigDict:
     s = ConfigDict()
     s.seed = -1  # of first weights, order of faces and augmentation; -1 is config.seed
     s.row = ""  # the method's name in the ablation table; stages of one row are its seeds
+    s.compared_with = ""  # the row that this one's gain is measured on; "" is ablation.baseline
     s.scored = True  # False: a phase that only prepares a later stage, so its points mean nothing
     s.teachers = ConfigDict()  # name -> a stage of this experiment or the folder of a trained model
     s.teacher_which = "best"  # the teachers' checkpoint: "best" or "latest"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Breaks runs on purpose, many times, and soaks one: the whole campaign of docs/reliability.md. Takes about an hour on two
-# cores.
+# Breaks runs on purpose, many times, and soaks one: the whole campaign of docs/reliability.md. Takes half an hour on
+# two cores.
 #
 #   bash launch/faults.sh [OUTPUT.md] [--kills=20] [--soak_steps=2000]
 #

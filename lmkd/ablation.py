@@ -78,6 +78,7 @@ def _row(config, workdir: Path, name: str, members, results, reference: str, cro
         attacked=_mean_by_key([_attacked(s) for s in tried]) if tried else None,
         shares=_mean_by_key([_shares(rows) for rows in logs]),
         steps=members[0]["steps"],
+        compared_with=config.stage[members[0]["name"]].compared_with,
     )
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from lmkd import kept_configs, shipped
+from lmkd import kept_configs, pretrained
 from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, preparation, reading, transforms
@@ -262,12 +262,12 @@ def versions() -> dict[str, str]:
 
 def load(path: str | Path, which: str = "best") -> Loaded:
     """Loads a trained landmarker from a workdir, a stage's folder or a step's folder, which an Orbax export is too;
-    or a shipped one by its name.
+    or a pretrained one by its name.
 
     Raises:
       UserError: there is none, it is damaged, of another format, or its tensors do not fit its own network.
     """
-    folder = checkpoints.find_step(shipped.resolve(path), which)
+    folder = checkpoints.find_step(pretrained.resolve(path), which)
     kept = checkpoints.load_meta(folder)
     if kept.get("format") != META_FORMAT:
         raise UserError(

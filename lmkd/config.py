@@ -255,6 +255,9 @@ def _ablation(config: ConfigDict) -> Iterator[str]:
     rows = {s.row for s in config.stage.values() if s.row}
     if config.ablation.baseline and config.ablation.baseline not in rows:
         yield str(unknown("row", config.ablation.baseline, rows, "config.ablation.baseline"))
+    others = {s.compared_with: name for name, s in config.stage.items() if s.compared_with and s.compared_with not in rows}
+    for row, name in others.items():
+        yield str(unknown("row", row, rows, f"config.stage.{name}.compared_with"))
 
 
 def _plugin(package: str, name: str, options: ConfigDict, kind: str, where: str, options_at: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build, kept_configs, shipped
+from lmkd import build, kept_configs, pretrained
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.core.schemes import Scheme
@@ -68,7 +68,7 @@ def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None 
     """Opens a model.
 
     Args:
-      path: a workdir, a stage's folder, one step's folder, an exported file or its folder, a shipped model's name.
+      path: a workdir, a stage's folder, one step's folder, an exported file or its folder, a pretrained model's name.
       which: "best" or "latest" checkpoint; an exported file is what it is.
       flip_test: average with the mirrored crop; None does as the model's config says, or as the file was exported.
 
@@ -76,7 +76,7 @@ def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None 
       UserError: there is no such model, it cannot be read, its card is missing or is another file's, its runtime is not
         installed, or it was exported without the flip test that is asked for (or with it).
     """
-    exported = _exported(shipped.resolve(path))
+    exported = _exported(pretrained.resolve(path))
     if exported is None:
         return of_checkpoint(build.load(path, which), flip_test=flip_test)
     card, file = cards.read(exported)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build, kept_configs, shipped, starting
+from lmkd import build, kept_configs, pretrained, starting
 from lmkd import config as configs
 from lmkd.core import plugins
 from lmkd.core.batch import empty_face
@@ -87,7 +87,7 @@ def load_teachers(config: ConfigDict, name: str, workdir: Path) -> dict[str, bui
             )
             continue
         try:
-            path = workdir / place if place in config.stage else shipped.resolve(place)
+            path = workdir / place if place in config.stage else pretrained.resolve(place)
             found[teacher] = _loaded(checkpoints.find_step(path, part.teacher_which))
         except UserError as error:
             problems.append(f"{where}: {error}")

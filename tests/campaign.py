@@ -92,13 +92,18 @@ def main() -> None:
     where = (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}, commit {commit or 'unknown'}"
     )
-    parts = ["# Faults on purpose", f"`bash launch/faults.sh`; {where}.", "## Faults"]
-    parts.append("\n".join(["| fault | outcome | seconds |", "| --- | --- | ---: |", *faults(given.kills)]))
-    parts += ["## Soak", f"{given.soak_steps} steps of a tiny network through the real loop, a save every {EVERY} steps."]
-    parts.append(soak_text(*soak(given.soak_steps)))
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text("\n\n".join(parts) + "\n")
+    parts = ["# Faults on purpose", f"`bash launch/faults.sh`; {where}.", "## Soak"]
+    parts.append(f"{given.soak_steps} steps of a tiny network through the real loop, a save every {EVERY} steps.")
+    parts.append(soak_text(*soak(given.soak_steps)))
+    _write(given.output, parts)  # what is known, should the rest be cut short
+    parts += ["## Faults", "\n".join(["| fault | outcome | seconds |", "| --- | --- | ---: |", *faults(given.kills)])]
+    _write(given.output, parts)
     print(f"written: {given.output}")
+
+
+def _write(path: Path, parts: list[str]) -> None:
+    path.write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

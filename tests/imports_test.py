@@ -25,24 +25,24 @@ ROOMS = {
     "training": _ROOMS - {"training"},
     "config": _ROOMS,
     "kept_configs": {"core"},
-    "shipped": {"core"},
-    "build": _CONFIGS | {"shipped"},
-    "opened": _CONFIGS | {"build", "shipped"},
+    "pretrained": {"core"},
+    "build": _CONFIGS | {"pretrained"},
+    "opened": _CONFIGS | {"build", "pretrained"},
     "prediction": _MIDDLE | {"evaluation"},  # beside the model: pictures, detectors, drawing; evaluation's whole files
-    "predictor": _CONFIGS | {"build", "shipped", "opened", "prediction"},
-    "scoring": _CONFIGS | {"build", "shipped", "opened"},  # what two doors share: they sit between build and the doors
-    "starting": _CONFIGS | {"build", "shipped"},
-    "stages": _CONFIGS | {"build", "shipped", "starting"},
-    "robustness": _CONFIGS | {"build", "shipped", "opened", "scoring"},
-    "ablation": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
+    "predictor": _CONFIGS | {"build", "pretrained", "opened", "prediction"},
+    "scoring": _CONFIGS | {"build", "pretrained", "opened"},  # what two doors share: they sit between build and the doors
+    "starting": _CONFIGS | {"build", "pretrained"},
+    "stages": _CONFIGS | {"build", "pretrained", "starting"},
+    "robustness": _CONFIGS | {"build", "pretrained", "opened", "scoring"},
+    "ablation": _CONFIGS | {"build", "pretrained", "opened", "scoring", "starting", "stages", "robustness", "benchmarks"},
     "experiment": _CONFIGS
-    | {"build", "shipped", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
-    "benchmarks": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages"},
+    | {"build", "pretrained", "opened", "scoring", "starting", "stages", "robustness", "benchmarks", "ablation"},
+    "benchmarks": _CONFIGS | {"build", "pretrained", "opened", "scoring", "starting", "stages"},
     # Exports are compared on drawn faces where no data set is at hand, and timed as everything else is.
-    "exporting": _CONFIGS | {"build", "shipped", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
+    "exporting": _CONFIGS | {"build", "pretrained", "opened", "scoring", "starting", "stages", "benchmarks", "data_builders"},
     "data_builders": {"core"},
     "configs": {"core"},
-    "lmkd": _CONFIGS | {"build", "shipped", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
+    "lmkd": _CONFIGS | {"build", "pretrained", "opened", "prediction", "predictor"},  # lmkd/__init__.py: `lmkd.load`, lazily
 }
 DOORS = {"main", "evaluate", "prepare", "benchmark", "export", "predict", "demo", "cli"}
 NO_JAX = {"core", "data", "data_builders", "configs"}

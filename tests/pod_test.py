@@ -27,7 +27,7 @@ def start(folder: Path, processes: int, devices: int, **job) -> list[subprocess.
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = {"coordinator": f"127.0.0.1:{port}", "processes": processes} if processes > 1 else {}
-    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
+    flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in f]
     environment = os.environ | {
         "XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"]),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(WORKER.parent)]),

@@ -1,7 +1,8 @@
 """300W: 68 points placed by hand, from the folder of the published archives."""
 
+import hashlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
@@ -20,13 +21,17 @@ SOURCES: Mapping[str, tuple[int, str, tuple[str, ...]]] = {
     "Test/01_Indoor": (300, "private", ("indoor",)),
     "Test/02_Outdoor": (300, "private", ("outdoor",)),
 }
+VALIDATION_PHOTOS_PERCENT = 10
 
 
 class Builder(common.FolderBuilder):
-    """300W, strictly checked."""
+    """300W, strictly checked, with a split of the training faces by photograph."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.0.0": "First version.",
+        "1.1.0": "Splits train_photos and validation_photos.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         "Get 300W (afw, helen, lfpw, ibug) and its private test set (Test) from "
         "https://ibug.doc.ic.ac.uk/resources/300-W/ and unpack them side by side into "
@@ -34,6 +39,7 @@ class Builder(common.FolderBuilder):
     )
     SCHEME = FACE68
     FLAGS = ("common", "challenging", "helen", "lfpw", "ibug", "afw", "indoor", "outdoor")
+    # The split by photograph has no published counts.
     PUBLISHED: ClassVar[dict[str, int]] = {
         "train": 3148, "common": 554, "challenging": 135, "full": 689, "private": 600,
     }  # fmt: skip
@@ -42,7 +48,8 @@ class Builder(common.FolderBuilder):
 
     @classmethod
     def read(cls, root: Path, findings: trees.Findings, options: Mapping[str, Any]) -> dict[str, list[common.Face]]:
-        """Reads every folder of `SOURCES`; `full` is common plus challenging, where both are there."""
+        """Reads every folder of `SOURCES`; `full` is common plus challenging, where both are there. The training faces are also
+        split by photograph: some show several people, and `photograph_of` keeps them on one side."""
         del options
         splits: dict[str, list[common.Face]] = {"train": [], "common": [], "challenging": [], "full": [], "private": []}
         for folder, (published, split, flags) in SOURCES.items():
@@ -54,7 +61,22 @@ class Builder(common.FolderBuilder):
             splits["full"] = splits["common"] + splits["challenging"]
         else:  # `full` without one of its halves would be that other half under a wrong name
             findings.lacks("split full", "left out, as one of its halves (common, challenging) is empty")
-        return splits
+        return splits | {
+            "train_photos": [f for f in splits["train"] if not for_validation(photograph_of(f.key))],
+            "validation_photos": [f for f in splits["train"] if for_validation(photograph_of(f.key))],
+        }
+
+
+def photograph_of(key: str) -> str:
+    """Returns which photograph a face is in: "afw/111076519" for "afw/111076519_2"; LFPW numbers photographs, not faces."""
+    path = PurePosixPath(key)
+    photograph, _, number = path.name.rpartition("_")
+    return str(path.with_name(photograph)) if number.isdigit() and photograph not in ("", "image") else key
+
+
+def for_validation(photograph: str) -> bool:
+    """Says, from the name alone, whether a training photograph belongs to `validation_photos` (10 % of them)."""
+    return int.from_bytes(hashlib.sha256(photograph.encode()).digest()[:8]) % 100 < VALIDATION_PHOTOS_PERCENT
 
 
 def _read_folder(folder: Path, flags: tuple[str, ...], findings: trees.Findings) -> list[common.Face]:

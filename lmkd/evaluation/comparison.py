@@ -35,6 +35,7 @@ class Row(NamedTuple):
       shares: term -> mean share of the student's gradient, 0..1.
       steps: of training.
       latency_ms: of one face through the deployed network on the machine of the report, where measured.
+      compared_with: name of the row that this one's gain is measured on; "" is the comparison's baseline.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row(NamedTuple):
     shares: Mapping[str, float] = {}
     steps: int | None = None
     latency_ms: float | None = None
+    compared_with: str = ""
 
 
 class Comparison(NamedTuple):
@@ -55,7 +57,7 @@ class Comparison(NamedTuple):
 
     Attributes:
       split: the faces ("the300w:common").
-      baseline: name of the row that the others are measured against.
+      baseline: name of the row that the others are measured against, where they name none.
       rows: the methods, the baseline among them.
       fronts: also draw accuracy against MACs with the Pareto front.
     """
@@ -203,8 +205,9 @@ def check(comparison: Comparison) -> None:
     """
     where = f"comparison on {comparison.split}"
     names = [row.name for row in comparison.rows]
-    if comparison.baseline not in names:
-        raise unknown("baseline", comparison.baseline, names, where)
+    for name in (comparison.baseline, *(row.compared_with for row in comparison.rows if row.compared_with)):
+        if name not in names:
+            raise unknown("baseline", name, names, where)
     problems = [f"row {name!r} is there {names.count(name)} times" for name in dict.fromkeys(names) if names.count(name) > 1]
     problems += [
         f"row {row.name!r} has {len(row.results)} results for {len(row.seeds)} seeds: one each, and at least one"
@@ -226,11 +229,22 @@ def check(comparison: Comparison) -> None:
 
 
 def baseline_row(comparison: Comparison) -> Row:
-    """Returns the row that the others are measured against."""
+    """Returns the row that the others are measured against, where they name none."""
+    return _named(comparison, comparison.baseline)
+
+
+def gain(comparison: Comparison, row: Row) -> Paired | None:
+    """Returns a row's gain on the row that it is compared with; None for the baseline itself."""
+    if row.name == comparison.baseline:
+        return None
+    return paired(row, _named(comparison, row.compared_with or comparison.baseline))
+
+
+def _named(comparison: Comparison, name: str) -> Row:
     for row in comparison.rows:
-        if row.name == comparison.baseline:
+        if row.name == name:
             return row
-    raise unknown("baseline", comparison.baseline, [r.name for r in comparison.rows], f"comparison on {comparison.split}")
+    raise unknown("baseline", name, [r.name for r in comparison.rows], f"comparison on {comparison.split}")
 
 
 def pooled_nme(row: Row) -> np.ndarray:

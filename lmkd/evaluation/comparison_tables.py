@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 from lmkd.evaluation import page, plots
 from lmkd.evaluation.comparison import (
     Comparison,
-    Paired,
     Row,
     RowSummary,
     Spread,
     baseline_row,
     check,
-    paired,
+    gain,
     pareto,
     pooled_nme,
     summary,
@@ -127,15 +126,13 @@ def html(table: Table) -> list[Html]:
 def to_json(comparison: Comparison) -> dict[str, Any]:
     """Returns all numbers, every seed's included, as plain values; NaN becomes None."""
     check(comparison)
-    baseline = baseline_row(comparison)
     rows = []
     for row in comparison.rows:
         per_seed = [
             {"seed": seed, "name": r.name, "checkpoint": r.checkpoint, "step": r.step, "scores": scores_to_dict(r.scores)}
             for seed, r in zip(row.seeds, row.results, strict=True)
         ]
-        gain = None if row is baseline else paired(row, baseline)
-        rows.append(row._asdict() | {"summary": summary(row), "gain": gain, "results": per_seed})
+        rows.append(row._asdict() | {"summary": summary(row), "gain": gain(comparison, row), "results": per_seed})
     return _plain(comparison._asdict() | {"rows": rows, "pareto": pareto(comparison.rows)})
 
 
@@ -161,9 +158,10 @@ def _methods(comparison: Comparison, summaries: Mapping[str, RowSummary]) -> Tab
     for n, row in enumerate(rows):
         s = summaries[row.name]
         cost = [_spread(s.mse_percent2), str(len(row.seeds)), f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e6:.1f}"]
-        gain = "baseline" if row is baseline else _gain(paired(row, baseline))
         scores = [_spread(s.failure_percent[t], 1) for t in thresholds] + [_spread(s.auc[t], 3) for t in thresholds]
-        cells.append([row.name, _spread(s.nme_percent), gain, *scores, *cost, *(column[n] for column in more.values())])
+        cells.append(
+            [row.name, _spread(s.nme_percent), _gain(comparison, row), *scores, *cost, *(column[n] for column in more.values())]
+        )
     note = f"{_protocol(comparison)} {_methods_note(comparison, epsilons)}"
     return Table(f"Methods, {comparison.split}", [*header, *more], cells, note, len(header) if more else None)
 
@@ -181,10 +179,10 @@ def _methods_note(comparison: Comparison, epsilons: Sequence[int]) -> str:
     parts = [
         "Mean ± sample standard deviation over seeds." if several else "One seed each: the spread over seeds is not known.",
         "MSE: squared coordinate error, in percent of the normaliser, squared.",
-        f"gain: NME percentage points below {comparison.baseline}; above 0 is better.",
+        f"gain: NME percentage points below {_baselines(comparison)}; above 0 is better.",
         "Beside it its 95 % paired percentile bootstrap intervals, 10000 draws: [faces], these networks on other faces; "
         "[faces, seeds], trained anew as well (only where both sides have two seeds or more; with few it is too narrow). Each "
-        "row is held against the baseline by itself: of twenty rows that are no better or worse, about one misses 0 by chance.",
+        "row is held against its baseline by itself: of twenty rows that are no better or worse, about one misses 0 by chance.",
         "FR: share of faces above the threshold. AUC: area under the CED up to it.",
     ]
     if any(row.robustness is not None for row in comparison.rows):
@@ -218,9 +216,18 @@ def _shares(rows: Sequence[Row]) -> Table:
     return Table("Shares of the student's gradient, %", ["method", *terms], cells, note)
 
 
-def _gain(found: Paired) -> str:
+def _baselines(comparison: Comparison) -> str:
+    others = any(row.compared_with for row in comparison.rows)
+    return f"the row named under it, or {comparison.baseline} where none is" if others else comparison.baseline
+
+
+def _gain(comparison: Comparison, row: Row) -> str:
+    found = gain(comparison, row)
+    if found is None:
+        return "baseline"
     intervals = [i for i in (found.over_faces, found.over_faces_and_seeds) if i is not None]
-    return "\n".join([_signed(found.gain), *(f"[{_signed(i.low)}, {_signed(i.high)}]" for i in intervals)])
+    on = [f"on {row.compared_with}"] * bool(row.compared_with)
+    return "\n".join([_signed(found.gain), *(f"[{_signed(i.low)}, {_signed(i.high)}]" for i in intervals), *on])
 
 
 def _signed(value: float) -> str:

@@ -19,6 +19,7 @@ COUNTS = {
     "Test/01_Indoor": 1,
     "Test/02_Outdoor": 1,
 }
+PHOTOS = ("train_photos", "validation_photos")
 POINTS = np.stack([np.linspace(5, 55, 68), 30 + 20 * np.sin(np.arange(68))], axis=1)
 
 
@@ -61,7 +62,9 @@ def test_complete_tree_becomes_records(tree, tmp_path):
     write_face(tree / "afw", "image_0_0_mirror")  # an extra of one public copy: not in the protocol
     prepared = preparation.prepare("the300w", manual_dir=tree, data_dir=tmp_path / "data", progress=False)
     assert prepared.config_name == "complete" and prepared.missing == ""
+    photos = {split: prepared.found.pop(split, 0) for split in PHOTOS}
     assert prepared.found == prepared.published == the300w.Builder.PUBLISHED
+    assert sum(photos.values()) == prepared.found["train"]
     builder = preparation.locate("the300w", data_dir=tmp_path / "data")
     assert builder.info.metadata["tree_hash"] == ""
     flags = list(builder.info.metadata["subset_flags"])
@@ -77,6 +80,27 @@ def test_complete_tree_becomes_records(tree, tmp_path):
     assert record["image"] == (tree / "lfpw/testset/image_4_1.png").read_bytes()
     assert [f for f, bit in zip(flags, record["subset"], strict=True) if bit] == ["common", "lfpw"]
     assert np.isnan(record["rectangle_px"]).all() and record["visible"].all()
+
+
+def test_a_photograph_is_the_stem_without_the_number_of_the_face():
+    named = {
+        "afw/111076519_2": "afw/111076519",
+        "helen/trainset/100040721_1": "helen/trainset/100040721",
+        "lfpw/trainset/image_0001": "lfpw/trainset/image_0001",
+        "afw/portrait": "afw/portrait",
+    }
+    assert {key: the300w.photograph_of(key) for key in named} == named
+
+
+def test_no_photograph_is_trained_on_and_validated_on(tree, monkeypatch):
+    monkeypatch.setitem(the300w.Builder.PUBLISHED, "train", 4 + 2 * 60)
+    for number in range(60):
+        write_face(tree / "afw", f"{number}_1")
+        write_face(tree / "afw", f"{number}_2")
+    faces = the300w.Builder.scan(tree).faces
+    train, validation = ({the300w.photograph_of(f.key) for f in faces[split]} for split in PHOTOS)
+    assert train and validation and not train & validation
+    assert {f.key for split in PHOTOS for f in faces[split]} == {f.key for f in faces["train"]}
 
 
 def test_all_problems_come_together_and_nothing_is_left_behind(tree, tmp_path):
@@ -128,7 +152,7 @@ def test_partial_tree_names_what_is_missing_and_its_content(tree, tmp_path):
     first = prepare()
     assert first.config_name.startswith("partial_") and len(first.config_name) == len("partial_") + 10
     # Without iBUG there is no `challenging`, and no `full` that would be `common` under another name.
-    assert first.found == {"train": 3, "common": 3, "private": 1}
+    assert {s: n for s, n in first.found.items() if s not in PHOTOS} == {"train": 3, "common": 3, "private": 1}
     assert first.published["full"] == 5
     for words in ("ibug/: 0 of 2 faces", "split train: 3 of 4 faces", "split full: left out", "afw/image_0_0.pts"):
         assert words in first.missing
@@ -158,7 +182,7 @@ def test_partial_of_a_complete_tree_is_the_complete_one(tree, tmp_path):
 
 def test_the_real_faces_are_2012_of_3148(real_data, tmp_path):
     prepared = preparation.prepare("the300w", manual_dir=real_data / "the300w", data_dir=tmp_path, partial=True, progress=False)
-    assert prepared.found == {"train": 2012, "common": 554}
+    assert prepared.found == {"train": 2012, "common": 554, "train_photos": 1792, "validation_photos": 220}
     assert "split train: 2012 of 3148 faces" in prepared.missing
     source = preparation.locate("the300w", data_dir=tmp_path).as_data_source(
         split="common", decoders={"image": tfds.decode.SkipDecoding()}

@@ -10,7 +10,7 @@ import pytest
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.evaluation import comparison_tables, plots, report, rows, scores
-from lmkd.evaluation.comparison import Comparison, Row, check, paired, pareto, pooled_nme, summary
+from lmkd.evaluation.comparison import Comparison, Row, check, gain, paired, pareto, pooled_nme, summary
 
 SCHEME = schemes.get("inner51")
 FLAGS = ("pose", "blur")
@@ -190,6 +190,24 @@ def test_check_names_all_that_differs_at_once():
 def test_a_missing_baseline_is_told_with_the_nearest_name():
     with pytest.raises(UserError, match=r"unknown baseline 'plian' \(comparison on b:test\)\. Did you mean 'plain'\?"):
         check(make_comparison(baseline="plian"))
+
+
+def test_a_row_may_name_its_own_baseline():
+    rows = [
+        make_row("small", [6.0, 8]),
+        make_row("small, taught", [5.0, 8]),
+        make_row("large", [2.0, 4], compared_with="small"),
+        make_row("large, taught", [2.0, 3], compared_with="large"),
+    ]
+    found = Comparison("b:test", "small", rows)
+    gains = [gain(found, row) for row in rows]
+    assert gains[0] is None
+    assert [g.gain for g in gains[1:]] == pytest.approx([0.5, 4.0, 0.5])  # by hand: means 7, 6.5, 3, 2.5
+    cells = cells_of(comparison_tables.comparison_markdown(found), "Methods, b:test")[r"gain \[faces\] \[faces, seeds\]"]
+    assert cells["small"] == "baseline"
+    assert cells["large, taught"].startswith("+0.50 ") and cells["large, taught"].endswith(" on large")
+    with pytest.raises(UserError, match="unknown baseline 'lrage'.*Did you mean 'large'"):
+        check(found._replace(rows=[*rows[:3], rows[3]._replace(compared_with="lrage")]))
 
 
 def test_rows_that_are_no_rows():

@@ -1,6 +1,6 @@
 """Models that come with the package, each an Orbax export with its card, named in the place of a path: `--model=synthetic68`.
 
-folder = resolve("synthetic68")     # the shipped model's folder
+folder = resolve("synthetic68")     # the folder of a model of the package
 folder = resolve("runs/faces68")    # whatever lies on disk goes first
 """
 
@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Returns the names of the shipped models."""
+    """Returns the names of the package's models."""
     return sorted(card.parent.name for card in _FOLDER.glob("*/model.json"))
 
 
@@ -20,7 +20,7 @@ def resolve(path: str | Path) -> Path:
     """Returns where a model lies.
 
     Args:
-      path: a file or folder, or a shipped model's name where no such file or folder exists.
+      path: a file or folder, or a pretrained model's name where no such file or folder exists.
 
     Raises:
       UserError: neither.
@@ -31,6 +31,6 @@ def resolve(path: str | Path) -> Path:
     if str(path) in names():
         return _FOLDER / path
     raise UserError(
-        f"model {str(path)!r}: no such file or folder, and no shipped model.{nearest(str(path), names())} Give a workdir, a "
-        f"stage's folder, one step's folder, an exported file, or a shipped model: {', '.join(names())}"
+        f"model {str(path)!r}: no such file or folder, and no pretrained model.{nearest(str(path), names())} Give a workdir, a "
+        f"stage's folder, one step's folder, an exported file, or a pretrained model: {', '.join(names())}"
     )

@@ -5,26 +5,26 @@ import numpy as np
 import pytest
 
 import lmkd
-from lmkd import shipped
+from lmkd import pretrained
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.data_builders.synthetic_faces import drawing
 
 
-def test_a_file_on_disk_goes_before_a_shipped_name(tmp_path, monkeypatch):
+def test_a_file_on_disk_goes_before_a_pretrained_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert shipped.resolve("synthetic68").parent.name == "shipped"
+    assert pretrained.resolve("synthetic68").parent.name == "pretrained"
     (tmp_path / "synthetic68").mkdir()
-    assert not shipped.resolve("synthetic68").is_absolute()
+    assert not pretrained.resolve("synthetic68").is_absolute()
 
 
 def test_an_unknown_model_is_told_with_the_nearest_name():
     with pytest.raises(UserError, match="no such file or folder.*Did you mean 'synthetic68'"):
-        shipped.resolve("synthetic86")
+        pretrained.resolve("synthetic86")
 
 
 def test_no_path_of_the_machine_that_trained_it_is_in_it():
-    for file in shipped.resolve("synthetic68").rglob("*"):
+    for file in pretrained.resolve("synthetic68").rglob("*"):
         if file.is_file():
             assert b"/home" not in file.read_bytes() and b"/tmp/" not in file.read_bytes(), file
 
