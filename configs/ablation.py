@@ -12,7 +12,7 @@ more steps as the whole method takes longer. The report has the table, paired bo
 from ml_collections import ConfigDict
 
 from lmkd.configs import common, faces68, method, quickstart
-from lmkd.core.errors import UserError, unknown
+from lmkd.core.errors import UserError
 
 BASES = {"quickstart": quickstart, "faces68": faces68}
 OPTIONS = (*BASES, "search", "smoke", "seeds=N")
@@ -22,15 +22,12 @@ WIDTHS, DEPTHS = (8, 16, 24), {"shallow": (1, 1, 1), "slim": (1, 2, 1), "deep": 
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the ablation over one of `BASES`."""
-    words = [word for word in (variant or "").split(",") if word]
-    for word in words:
-        if word not in OPTIONS and not (word.startswith("seeds=") and word[6:].isdigit() and int(word[6:])):
-            raise unknown("option", word, OPTIONS, "after the colon of --config=configs/ablation.py")
+    words = common.options(variant, OPTIONS)
     bases = [word for word in words if word in BASES]
     if len(bases) > 1:
         raise UserError(f"--config=configs/ablation.py: choose one of {', '.join(BASES)}, not {' and '.join(bases)}")
     base = BASES[bases[0] if bases else "quickstart"]
-    seeds = next((int(word[6:]) for word in words if word.startswith("seeds=")), 1 if "search" in words else 3)
+    seeds = int(words.get("seeds", 1 if "search" in words else 3))
     config = base.get_config()
     scaled = _within_hours if base is faces68 else _within_an_hour
     scaled(config)
@@ -41,11 +38,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     teachers = () if "search" in words else ("teacher_w32", "teacher_v2p")
     if "search" in words:
         del config.stage.teacher_w32, config.stage.teacher_v2p
-    for row, s in students.items():
-        for seed in range(seeds):
-            copy = config.stage[f"{_slug(row)}_s{seed}"] = ConfigDict(s.to_dict())
-            copy.row, copy.seed = row, seed
-    config.stages = (*teachers, *(f"{_slug(row)}_s{seed}" for row in students for seed in range(seeds)))
+    config.stages = (*teachers, *method.add_rows(config, students, seeds))
     config.ablation.baseline = "width 16, slim" if "search" in words else "plain"
     config.ablation.front = True
     config.ablation.robustness_faces = 0 if "search" in words else 100
@@ -75,14 +68,14 @@ def _rows(config: ConfigDict, warm_up: str) -> dict[str, ConfigDict]:
     """The students by row: the same recipe for all, and what each adds to it."""
     rows = {
         "plain": lambda s: None,
-        "plain, same time": _longer,
+        "plain, same time": lambda s: method.longer(s, SAME_TIME),
         "+ teacher heatmaps": method.teacher_heatmaps,
         "+ channel KL": method.channel_kl,
         "+ channel attention": lambda s: method.channel_attention(s, halve_every=warm_up),
         "+ adversarial": lambda s: method.adversarial(s, warm_up),
         "everything, one teacher": lambda s: method.everything(s, warm_up, ("w32",)),
-        "plain, pruned from W32": _pruned,
-        "everything, pruned from W32": lambda s: _all_of(s, _pruned, lambda s: method.everything(s, warm_up)),
+        "plain, pruned from W32": method.pruned,
+        "everything, pruned from W32": lambda s: _all_of(s, method.pruned, lambda s: method.everything(s, warm_up)),
         "everything, separable": lambda s: _all_of(s, _separable, lambda s: method.everything(s, warm_up)),
         "everything": lambda s: method.everything(s, warm_up),
     }
@@ -98,18 +91,8 @@ def _all_of(s: ConfigDict, *changes: method.Change) -> None:
         change(s)
 
 
-def _pruned(s: ConfigDict) -> None:
-    s.teachers.w32 = method.TEACHERS["w32"]
-    s.model.prune_from = "w32"
-
-
 def _separable(s: ConfigDict) -> None:
     s.model.backbone_options.block = "separable"
-
-
-def _longer(s: ConfigDict) -> None:
-    number, unit = s.train.length.split()
-    s.train.length = f"{round(float(number) * SAME_TIME)} {unit}"
 
 
 def _search(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -120,7 +103,3 @@ def _search(config: ConfigDict) -> dict[str, ConfigDict]:
             s = students[f"width {width}, {depth}"] = common.plain(config.stage.student)
             s.model.backbone_options.width, s.model.backbone_options.modules = width, modules
     return students
-
-
-def _slug(row: str) -> str:
-    return "_".join("".join(c if c.isalnum() else " " for c in row).split()).lower()

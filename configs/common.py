@@ -303,15 +303,33 @@ def _tiny_data(config: ConfigDict) -> str:
     return "synthetic_faces/tiny" if config.scheme == "" and ("wflw" in names) else "synthetic_faces/tiny_68"
 
 
+def options(variant: str | None, allowed: tuple[str, ...]) -> dict[str, str]:
+    """Returns the words after the colon of --config, joined by commas there: "smoke" -> "", "seeds=2" -> "2".
+
+    Args:
+      variant: the text after the colon.
+      allowed: words as they are ("smoke"), with a whole number from 1 ("seeds=N"), or with any text ("teachers=DIR").
+
+    Raises:
+      UserError: another word, told with the nearest one.
+    """
+    kinds = {form.partition("=")[0]: form.partition("=")[2] for form in allowed}
+    found = {}
+    for word in filter(None, (variant or "").split(",")):
+        name, _, value = word.partition("=")
+        kind = kinds.get(name)
+        if kind is None or bool(kind) != bool(value) or (kind == "N" and not (value.isdigit() and int(value))):
+            raise unknown("option", word, allowed, "after the colon of --config")
+        found[name] = value
+    return found
+
+
 def finish(config: ConfigDict, variant: str | None) -> ConfigDict:
     """Returns a config with the variant after the colon of --config applied: the last line of every `get_config`.
 
     "plain" is the last stage alone, without teachers; "small" and "smoke" are the functions; words are joined by commas.
     """
-    words = [word for word in (variant or "").split(",") if word]
-    for word in words:
-        if word not in VARIANTS:
-            raise unknown("config variant", word, VARIANTS, "after the colon of --config")
+    words = options(variant, VARIANTS)
     if "plain" in words:
         name = config.stages[-1]
         config.stage = ConfigDict({name: plain(config.stage[name]).to_dict()})

@@ -13,7 +13,6 @@ parameters, MACs, size and latency, and the published figures beside, marked as 
 from ml_collections import ConfigDict
 
 from lmkd.configs import common, compact, faces68, kd_loss, light, mobilefan, quickstart, star
-from lmkd.core.errors import unknown
 
 SYSTEMS = {"light": light, "mobilefan": mobilefan, "compact": compact, "kd_loss": kd_loss, "star": star}
 OPTIONS = ("faces68", "steps=N", "smoke")
@@ -21,11 +20,8 @@ OPTIONS = ("faces68", "steps=N", "smoke")
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the comparison."""
-    words = [word for word in (variant or "").split(",") if word]
-    for word in words:
-        if word not in OPTIONS and not (word.startswith("steps=") and word[6:].isdigit() and int(word[6:])):
-            raise unknown("option", word, OPTIONS, "after the colon of --config=configs/compare.py")
-    steps = next((int(word[6:]) for word in words if word.startswith("steps=")), 400)
+    words = common.options(variant, OPTIONS)
+    steps = int(words.get("steps", 400))
     config = (faces68 if "faces68" in words else quickstart).get_config()
     config.stage.hrnet_plain = common.plain(config.stage.student)
     config.stage.hrnet_plain.row, config.stage.student.row = "slim HRNet, plain", "slim HRNet, the method"

@@ -9,7 +9,7 @@ An experiment calls `stages(config, teacher=..., student=...)`; `configs/ablatio
 function that changes a stage in place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
@@ -101,6 +101,35 @@ def teacher_heatmaps(s: ConfigDict, weight: float = 1.0) -> None:
     kind = "TeacherPositions" if s.model.heatmap_activation == "softmax" else "TeacherHeatmaps"
     options = {} if kind == "TeacherPositions" else {"scale": 1000.0}
     s.terms.response = common.term(f"response.{kind}", weight=weight, **options)
+
+
+def pruned(s: ConfigDict) -> None:
+    """+ first weights: teacher_w32's channels of largest batch-norm scale."""
+    _take_teachers(s, "w32")
+    s.model.prune_from = "w32"
+
+
+def longer(s: ConfigDict, times: float) -> None:
+    """As many times the steps; a schedule's boundaries move along."""
+
+    def times_longer(length: str) -> str:
+        number, unit = length.split()
+        return f"{round(float(number) * times)} {unit}"
+
+    s.train.length = times_longer(s.train.length)
+    s.optimizer.boundaries = tuple(map(times_longer, s.optimizer.boundaries))
+
+
+def add_rows(config: ConfigDict, rows: Mapping[str, ConfigDict], seeds: int) -> list[str]:
+    """Gives a config a stage for each row and seed; returns their names, a row's seeds together."""
+    names = []
+    for row, s in rows.items():
+        slug = "_".join("".join(c if c.isalnum() else " " for c in row).split()).lower()
+        for seed in range(seeds):
+            names.append(f"{slug}_s{seed}")
+            copy = config.stage[names[-1]] = ConfigDict(s.to_dict())
+            copy.row, copy.seed = row, seed
+    return names
 
 
 def _take_teachers(s: ConfigDict, *names: str) -> None:

@@ -28,6 +28,7 @@ TOPICS = (
     "evaluation",
     "growth",
     "collectives",
+    "scaling",
 )
 
 _WHAT = flags.DEFINE_string("what", "", f"The topic: {', '.join(TOPICS)}.")

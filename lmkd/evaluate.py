@@ -1,13 +1,15 @@
 """Scores trained models on prepared splits: NME, failure rate, AUC, by subset and group, one row a face.
 
     python -m lmkd.evaluate --model=runs/faces68 [--which=best|latest] [--data=the300w:common ...] [--crop=rectangle]
-                            [--normaliser=inter_pupil] [--noflip_test] [--suite=robustness [--limit=N]] [--output=DIR]
+                            [--normaliser=inter_pupil] [--noflip_test] [--output=DIR]
+                            [--suite=robustness [--limit=N]] [--suite=limits]
     python -m lmkd.evaluate --model=runs/faces68 --model=out/tflite_int8 --model=out/onnx/model.onnx    # side by side
 
 A model is a checkpoint or an exported file. Without --data it is scored on the test splits of its own config. A model of 98
 points is scored on a 68-point set by the points that the two share. With --output it writes `faces_*.csv`, `results.json` and
 `report.html` there. --suite=robustness scores under corruptions and attack besides (docs/robustness.md), over the first --limit
-faces, into `robustness.json`.
+faces, into `robustness.json`. --suite=limits sorts the faces by turn, tilt, mouth, size and skin tone and scores each
+quarter, into `limits.md` and `limits.json`.
 """
 
 import itertools
@@ -20,6 +22,8 @@ from absl import flags
 
 from lmkd import cli
 
+SUITES = ("robustness", "limits")
+
 _MODEL = flags.DEFINE_multi_string("model", [], "A workdir, a stage's or one step's folder, an exported file; several times.")
 _WHICH = flags.DEFINE_string("which", "best", "best or latest checkpoint.")
 _DATA = flags.DEFINE_multi_string("data", [], "Split NAME[/CONFIG]:SPLIT; may be given several times.")
@@ -28,14 +32,12 @@ _NORMALISER = flags.DEFINE_string("normaliser", "", "inter_ocular, inter_pupil, 
 _FLIP_TEST = flags.DEFINE_bool("flip_test", None, "Average with the mirrored crop; the model's config decides by default.")
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Faces at once; the model's config's by default.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
-_SUITE = flags.DEFINE_string("suite", "", "Besides the scores, a suite: robustness (eight corruptions, and attacks).")
-_LIMIT = flags.DEFINE_integer(
-    "limit", 0, "The suite takes so many faces of a split, the first ones; 0 takes all.", lower_bound=0
+_SUITE = flags.DEFINE_multi_string(
+    "suite", [], "Besides the scores: robustness (eight corruptions, and attacks), limits (scores by kinds of faces)."
 )
+_LIMIT = flags.DEFINE_integer("limit", 0, "robustness takes so many faces of a split, the first ones; 0: all.", lower_bound=0)
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for faces_*.csv, results.json and report.html.")
 _FACES = flags.DEFINE_bool("faces", True, "Pictures of faces in the report; --no_faces leaves them out.")
-
-SUITES = ("robustness",)
 
 
 def main() -> None:
@@ -48,24 +50,28 @@ def main() -> None:
     cli.quiet()
     if not _MODEL.value:
         raise UserError("which model? --model=runs/quickstart, for one")
-    if _SUITE.value and _SUITE.value not in SUITES:
-        raise unknown("suite", _SUITE.value, SUITES, "--suite")
-    if _LIMIT.value and not _SUITE.value:
-        raise UserError("--limit is of a suite's faces: give --suite=robustness with it")
+    for suite in _SUITE.value:
+        if suite not in SUITES:
+            raise unknown("suite", suite, SUITES, "--suite")
+    if _LIMIT.value and "robustness" not in _SUITE.value:
+        raise UserError("--limit is of the robustness suite's faces: give --suite=robustness with it")
     for flag in (_DATA_DIR, _OUTPUT):
         folder(f"--{flag.name}", flag.value)
     for crop in _CROP.value:
         if crop not in CROP_PROTOCOLS:
             raise unknown("crop protocol", crop, CROP_PROTOCOLS, "--crop")
     models = [opened.open_model(path, _WHICH.value, flip_test=_FLIP_TEST.value) for path in _MODEL.value]
-    if _SUITE.value and any(m.loaded is None for m in models):
+    if "robustness" in _SUITE.value and any(m.loaded is None for m in models):
         raise UserError("--suite=robustness attacks the network itself, so it needs checkpoints, not exported files")
     models = [m._replace(config=_settings(m.config)) for m in models]
     build.prepare_device(models[0].config)
     headline = next((m for m in models if m.label == "best"), models[0])  # the report shows faces of this one alone
-    scored = [found for model in models for found in _scored(model, pictures=model is headline)]
+    by_model = [(model, found) for model in models for found in _scored(model, pictures=model is headline)]
+    scored = [found for _, found in by_model]
     print(summary_text([s.result for s in scored]))
-    robust = [found for model in models for found in _robustness(model)] if _SUITE.value else []
+    robust = [found for model in models for found in _robustness(model)] if "robustness" in _SUITE.value else []
+    if "limits" in _SUITE.value:
+        _limits(by_model)
     if _OUTPUT.value:
         _write(Path(_OUTPUT.value), models, scored, robust)
 
@@ -112,6 +118,25 @@ def _robustness(model) -> list:
         )
         print(f"\n{text(found[-1])}")
     return found
+
+
+def _limits(by_model) -> None:
+    from lmkd import scoring
+    from lmkd.evaluation import limits
+    from lmkd.evaluation.files import whole_file
+
+    found = []
+    for model, scored in by_model:
+        found.append(scoring.where_errors_lie(model, model.config, scored.result))
+        print(f"\n{limits.text(found[-1])}")
+    if _OUTPUT.value:
+        Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
+        for name, text in (
+            ("limits.md", "\n\n".join(map(limits.text, found)) + "\n"),
+            ("limits.json", json.dumps([limits.to_dict(one) for one in found], indent=1)),
+        ):
+            with whole_file(Path(_OUTPUT.value) / name) as file:
+                file.write(text)
 
 
 def _write(folder: Path, models, scored, robust) -> None:

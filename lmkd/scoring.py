@@ -17,7 +17,7 @@ from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.core.schemes import Scheme
 from lmkd.data import pipeline, reading, transforms
 from lmkd.data.corruptions import Corruption
-from lmkd.evaluation import evaluator, faces, rows, scores
+from lmkd.evaluation import evaluator, faces, limits, rows, scores
 from lmkd.evaluation.content import DatasetProvenance, Result
 from lmkd.models.landmarker import Landmarker
 from lmkd.opened import Opened
@@ -138,6 +138,22 @@ def validator(config: ConfigDict) -> Any:
         return nme_percent
 
     return of_network
+
+
+def where_errors_lie(opened: Opened, config: ConfigDict, result: Result) -> limits.Limits:
+    """Returns a result's scores by quarters of the faces, sorted by what their points and their pixels show.
+
+    Raises:
+      UserError: the split's scheme does not contain the 68 points that the measures need.
+    """
+    source = records(opened, config, result.name)
+    chosen = list(source.scheme.subset_indices(limits.POINTS))
+    points = np.where(result.rows.visible[..., None] > 0, result.rows.truth_px, np.nan)[:, chosen]
+    tones = np.full(len(source), np.nan)
+    for n in range(len(source)):
+        if result.rows.evaluated[n] and np.isfinite(points[n]).all():
+            tones[n] = limits.skin_tone(transforms.decode(source[n]), points[n])
+    return limits.limits(result, limits.geometric(points) | {"skin of the cheeks, ITA degrees": tones})
 
 
 def datasets(provenance: tuple[reading.Provenance, ...]) -> list[DatasetProvenance]:

@@ -18,6 +18,7 @@ from lmkd.benchmarks import (
     evaluation,
     growth,
     input_pipeline,
+    scaling,
     training_step,
 )
 from lmkd.benchmarks.rounds import Part, Timing, quartiles, table, timed
@@ -209,6 +210,25 @@ def test_the_input_pipeline_is_measured_on_one_core_and_on_all(config_path, tmp_
     rates = input_pipeline.run(config, stage="", rounds=2).figures["faces_per_second"]
     assert list(rates)[:3] == ["decode, 1 core", "face, 1 core", "batches, 1 core(s)"]
     assert all(len(r) == 2 and min(r) > 0 for r in rates.values())
+
+
+def test_scaling_is_tried_in_every_way_that_fits_on_the_cores():
+    names = [one.name for one in scaling.arrangements(5)]
+    assert names == ["1 x 1", "2 alone, at once", "1 x 2", "2 x 1", "4 alone, at once", "1 x 4", "4 x 1"]
+
+
+def test_a_step_is_timed_alone_and_in_processes_that_meet(config_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TINY.parents[1], TINY.parent, TINY))))
+    alone, shared = scaling.Arrangement(1, 1), scaling.Arrangement(2, 1)
+    monkeypatch.setattr(scaling, "arrangements", lambda cores: [alone, shared])
+    monkeypatch.setattr(scaling, "PASSES", 1)
+    topic = scaling.run(configs.load(str(config_path)), stage="teacher_w32", rounds=3)
+    rows = topic.figures["rows"]
+    assert [(r["processes"], r["devices"], len(r["rounds_ms"])) for r in rows] == [(1, 1, 3), (2, 1, 3)]
+    batch = topic.conditions["faces a device"]
+    for r in rows:
+        faces_per_second = 1e3 * r["processes"] * batch / r["median_ms"]
+        assert f"| {faces_per_second:.1f} | {rows[0]['median_ms'] / r['median_ms']:.2f} |" in " ".join(topic.table.split())
 
 
 def test_an_evaluation_stands_beside_the_bare_network(config_path, tmp_path):

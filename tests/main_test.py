@@ -90,12 +90,12 @@ def test_evaluate_scores_a_path_and_nothing_else(trained, data_dir, tmp_path):
     assert "data:image/jpeg" not in (output / "report.html").read_text()
 
 
-def test_the_robustness_suite_prints_writes_and_reports(trained, data_dir, tmp_path):
+def test_the_suites_print_write_and_report(trained, data_dir, tmp_path):
     workdir, _ = trained
     output = tmp_path / "out"
     done = door(
-        "evaluate", f"--model={workdir}", f"--data_dir={data_dir}", "--suite=robustness", "--limit=4", f"--output={output}",
-        cwd=tmp_path,
+        "evaluate", f"--model={workdir}", f"--data_dir={data_dir}", "--suite=robustness", "--limit=4", "--suite=limits",
+        f"--output={output}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "4 faces evaluated, 0 skipped, the first 4 of 16" in done.stdout and "low resolution" in done.stdout
@@ -103,6 +103,9 @@ def test_the_robustness_suite_prints_writes_and_reports(trained, data_dir, tmp_p
     assert len(found["entries"]) == 40 and [a["strength"] for a in found["attacks"]] == [0, 2, 4, 8]
     assert all(e["faces"] == 4 for e in (found["clean"], *found["entries"], *found["attacks"]))
     assert json.loads((output / "results.json").read_text())[0]["evaluated"] == 16  # the scores are of all faces
+    (found,) = json.loads((output / "limits.json").read_text())
+    assert [sum(q["faces"] for q in quarters) for quarters in found["quarters"].values()][:4] == [16] * 4
+    assert (output / "limits.md").read_text().strip() in done.stdout
     assert '<section id="robustness">' in (output / "report.html").read_text()
 
 

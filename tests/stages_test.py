@@ -10,7 +10,7 @@ import pytest
 
 from lmkd import build, kept_configs, stages
 from lmkd import config as configs
-from lmkd.configs import ablation, common
+from lmkd.configs import ablation, common, study
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.distill.terms.channel import ChannelKL
@@ -162,6 +162,43 @@ def test_the_ablation_has_rows_seeds_and_equal_recipes():
     pruned = config.stage.plain_pruned_from_w32_s0
     assert pruned.model.prune_from == config.stage.everything_pruned_from_w32_s0.model.prune_from == "w32"
     assert pruned.terms == plain.terms and config.stage.everything_separable_s0.terms == everything.terms
+
+
+def test_the_study_compares_each_size_with_its_own_plain_student():
+    config = study.get_config("sizes=0.3m+1m,seeds=2,length=50,percent=30")
+    configs.check(config)
+    assert len(config.stages) == 2 + 2 * 5 * 2
+    taught, plain, longer = config.stage.taught_1m_s1, config.stage.plain_1m_s1, config.stage.plain_1m_same_time_s1
+    assert (taught.row, taught.compared_with, taught.seed) == ("taught 1m", "plain 1m", 1)
+    assert taught.optimizer == plain.optimizer and taught.train == plain.train and taught.model == plain.model
+    assert plain.train.length == "30 epochs" and plain.optimizer.boundaries == ("15 epochs", "25 epochs")
+    assert longer.train.length == "45 epochs" and longer.optimizer.boundaries == ("22 epochs", "38 epochs")
+    assert config.data.train == ("the300w:train_photos[:30%]",) and config.data.validation == ("the300w:validation_photos",)
+
+
+def test_the_study_takes_trained_teachers():
+    config = study.get_config("laptop,sizes=1m,seeds=1,labels=hand,teachers=runs/a")
+    assert config.stages[0] == "plain_1m_s0" and set(config.stage) == set(config.stages)
+    assert config.stage.taught_1m_s0.teachers.to_dict() == {"w32": "runs/a"}
+    assert [name for name in config.stage.taught_1m_s0.terms if name.startswith("adversarial")] == ["adversarial_w32"]
+    assert config.data.train == ("the300w:train_photos",)
+    both = study.get_config("teachers=a+b").stage.taught_0_3m_s0.teachers.to_dict()
+    assert both == {"w32": "a", "v2p": "b"}
+
+
+@pytest.mark.parametrize(
+    "variant,part",
+    [
+        ("labels=hand", "goes with laptop"),
+        ("percent=101", "1 to 100"),
+        ("sizes=3m", "Did you mean '0.3m'"),
+        ("teachers=a+b+c", "3 teachers"),
+        ("seeds", "seeds=N"),
+    ],
+)
+def test_a_wrong_option_of_the_study_is_told(variant, part):
+    with pytest.raises(UserError, match=part):
+        study.get_config(variant)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from lmkd.configs import common
 from lmkd.core import schemes
 from lmkd.models import cost
 
-EXPERIMENTS = ("compact", "faces68", "kd_loss", "light", "mobilefan", "quickstart", "star", "the300w", "wflw")
+EXPERIMENTS = ("compact", "faces68", "kd_loss", "light", "mobilefan", "quickstart", "star", "study", "the300w", "wflw")
 # Sources in the configs' own tests of backbones; the counts of whole networks are those of the papers' tables.
+PARTS = {"study": ",sizes=1m,seeds=1"}  # the other sizes and seeds are alike
 PARAMETERS = {("compact", "resnet50"): 23_780_424, ("compact", "stud5"): 3_982_344}
 
 
@@ -24,7 +25,7 @@ def test_no_experiment_is_forgotten():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_stages_fit_each_other(name):
-    config = configs.load(f"configs/{name}.py:smoke")
+    config = configs.load(f"configs/{name}.py:smoke{PARTS.get(name, '')}")
     scheme = schemes.get("wflw98" if name == "wflw" else "300w68")
     trained: dict[str, build.Loaded] = {}
     for stage in config.stages:

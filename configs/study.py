@@ -1,0 +1,109 @@
+"""The study: is a slim HRNet that was taught better than one that was not, at which sizes, and by how much?
+
+    python -m lmkd.main --config=configs/study.py                              # 300W at 256 px, for an accelerator
+    LMKD_REAL_DATA=DIR python -m lmkd.main --config=configs/study.py:laptop    # 96 px: nights on two cores
+    ... --config=configs/study.py:laptop,sizes=1m,seeds=1 --config.stages="('taught_1m_s0',)"   # a part of it, stage by stage
+
+| option | does |
+| --- | --- |
+| `sizes=0.3m+1m` | these students only |
+| `seeds=N` | of each student (3) |
+| `teachers=DIR+DIR` | trained models in the place of teacher_w32 and teacher_v2p; with one alone, half of the method |
+| `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
+| `labels=hand` | without YouTube's automatic labels (laptop) |
+| `length=N` | N percent of the steps of every student |
+| `smoke` | tiny |
+
+For each size: plain, as many more steps as the method takes longer, the method, and both once more from first weights that are
+the teacher's. Steps, faces, augmentation, average and optimiser are the same; a row's gain is on the plain student of its size.
+The best checkpoint is chosen by validation photographs of 300W; nothing looks at the test faces before the end.
+"""
+
+from ml_collections import ConfigDict
+
+from lmkd.configs import common, faces68, method, the300w
+from lmkd.core.errors import UserError, unknown
+
+OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=hand", "length=N", "smoke")
+WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
+SAME_TIME = 1.5  # steps of "plain, same time" over the others': measured with one teacher, docs/results.md
+NAMES = tuple(method.TEACHERS)
+
+
+def get_config(variant: str | None = None) -> ConfigDict:
+    """Returns the study."""
+    words = common.options(variant, OPTIONS)
+    laptop = "laptop" in words
+    config = (faces68 if laptop else the300w).get_config()
+    _data(config, words, laptop)
+    teachers = _teachers(config, words.get("teachers", ""))
+    warm_up = faces68.WARM_UP if laptop else "5 epochs"
+    method.longer(config.stage.student, int(words.get("length", 100)) / 100)
+    students = {}
+    for size in _sizes(words.get("sizes", "")):
+        students |= _rows(config.stage.student, size, warm_up, tuple(teachers))
+    del config.stage.student
+    before = tuple(place for place in teachers.values() if place in config.stage)
+    config.stages = (*before, *method.add_rows(config, students, int(words.get("seeds", 3))))
+    for name in config.stages[len(before) :]:
+        for teacher in config.stage[name].teachers:
+            config.stage[name].teachers[teacher] = teachers[teacher]
+    config.ablation.baseline, config.ablation.front, config.ablation.latency = next(iter(students)), True, True
+    config.ablation.robustness_faces = 100
+    config.evaluation.quoted = True
+    return common.smoke(config) if "smoke" in words else config
+
+
+def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> None:
+    if words.get("labels", "hand") != "hand" or ("labels" in words and not laptop):
+        raise UserError("--config=configs/study.py: labels=hand goes with laptop; 300W alone has no others")
+    percent = int(words.get("percent", 100))
+    if percent > 100:
+        raise UserError(f"--config=configs/study.py:percent={percent}: 1 to 100")
+    faces = "the300w:train_photos" + (f"[:{percent}%]" if percent < 100 else "")
+    automatic = ("youtube_faces68:train_people",) if laptop and "labels" not in words else ()
+    config.data.train, config.data.validation = (faces, *automatic), ("the300w:validation_photos",)
+
+
+def _teachers(config: ConfigDict, given: str) -> dict[str, str]:
+    """The name in the students' recipes -> a stage or a folder; stages that are not needed are taken out."""
+    if not given:
+        return dict(method.TEACHERS)
+    folders = given.split("+")
+    if len(folders) > len(NAMES):
+        raise UserError(f"--config=configs/study.py:teachers={given}: {len(folders)} teachers; the method has {len(NAMES)}")
+    for stage in method.TEACHERS.values():
+        del config.stage[stage]
+    return dict(zip(NAMES, folders, strict=False))
+
+
+def _sizes(given: str) -> list[str]:
+    sizes = given.split("+") if given else list(WIDTHS)
+    for size in sizes:
+        if size not in WIDTHS:
+            raise unknown("size", size, WIDTHS, "sizes= of --config=configs/study.py")
+    return sizes
+
+
+def _rows(student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...]) -> dict[str, ConfigDict]:
+    """The students of one size by row, each compared with the plain one."""
+    plain = common.plain(student)
+    plain.model.backbone_options.width = WIDTHS[size]
+
+    def changed(*changes: method.Change) -> ConfigDict:
+        s = ConfigDict(plain.to_dict())
+        for change in changes:
+            change(s)
+        s.compared_with = f"plain {size}"
+        return s
+
+    def taught(s: ConfigDict) -> None:
+        method.everything(s, warm_up, teachers)
+
+    return {
+        f"plain {size}": plain,
+        f"plain {size}, same time": changed(lambda s: method.longer(s, SAME_TIME)),
+        f"taught {size}": changed(taught),
+        f"plain {size}, pruned from W32": changed(method.pruned),
+        f"taught {size}, pruned from W32": changed(method.pruned, taught),
+    }
