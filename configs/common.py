@@ -175,6 +175,7 @@ def hrnet(
     upsample: str = "bilinear",
     all_outputs: bool = True,
     block: str = "basic",
+    rematerialise: bool = False,
 ) -> dict:
     """Returns every option of `hrnet.HRNet`; the defaults are the published network's."""
     return dict(
@@ -186,6 +187,7 @@ def hrnet(
         stem_width=stem_width,
         upsample=upsample,  # "bilinear" (landmark code) or "nearest" (pose code)
         all_outputs=all_outputs,  # False: only the highest resolution leaves the last module (all that head V1 reads)
+        rematerialise=rematerialise,  # compute modules anew in the backward pass: less memory, more time (docs/performance.md)
         block=block,  # "basic", or "separable": depthwise and pointwise 3x3 convolutions in the fusion modules
     )
 

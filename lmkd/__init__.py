@@ -2,7 +2,8 @@
 
     import lmkd
 
-    predictor = lmkd.load("runs/faces68")              # a workdir, a stage's folder, one step's folder
+    predictor = lmkd.load()                            # the model for real faces that comes with the package
+    predictor = lmkd.load("runs/faces68")              # or a workdir, a stage's folder, one step's folder
     found = predictor(image)                           # uint8 RGB [H, W, 3]; a detector finds the faces
     found = predictor(image, boxes=[[x0, y0, x1, y1]]) # or you say where they are
     found.landmarks_px, found.confidences              # [n, K, 2] in the image's pixels, [n, K]
@@ -20,12 +21,13 @@ __version__ = "0.1.0"
 
 
 def load(
-    path: str | Path, which: str = "best", *, detector: str = "cascade", refine: bool = True
+    path: str | Path = "", which: str = "best", *, detector: str = "cascade", refine: bool = True
 ) -> "lmkd.predictor.Predictor":
     """Opens a trained model for prediction.
 
     Args:
-      path: anything that `--model` names: a workdir, a stage's folder, one step's folder.
+      path: anything that `--model` names: a workdir, a stage's folder, one step's folder, a model of the package by its
+        name; "" is `pretrained.DEFAULT`.
       which: "best" or "latest" checkpoint.
       detector: what finds faces where no boxes are given: "cascade", "whole" (the image is one face) or the path of a
         YuNet model (`.onnx`).
@@ -37,6 +39,6 @@ def load(
     Raises:
       UserError: there is no such model or detector, or it cannot be read.
     """
-    from lmkd import predictor
+    from lmkd import predictor, pretrained
 
-    return predictor.load(path, which, detector=detector, refine=refine)
+    return predictor.load(path or pretrained.DEFAULT, which, detector=detector, refine=refine)

@@ -29,6 +29,7 @@ TOPICS = (
     "growth",
     "collectives",
     "scaling",
+    "memory",
 )
 
 _WHAT = flags.DEFINE_string("what", "", f"The topic: {', '.join(TOPICS)}.")

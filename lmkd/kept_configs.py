@@ -15,7 +15,7 @@ FREE_TO_CHANGE = (
     "train.on_save_error", "train.retries", "train.retry_rate", "train.log_every", "train.save_every", "train.validate_every",
     "train.shares_every", "data.data_dir", "data.manual_dirs.", "data.partial", "data.threads", "data.keep_decoded_mb",
     "data.validation", "data.test",
-    "stages", "expected", "ablation.", "row", "compared_with",
+    "model.backbone_options.rematerialise", "stages", "expected", "ablation.", "row", "compared_with",
 )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """Finds the landmarks of faces in pictures and videos: files with the points drawn in, and a table in original pixels.
 
-    python -m lmkd.predict --model=PATH faces.jpg folder/ video.mp4 [--output=predictions] [--format=json|csv] [--nodraw]
+    python -m lmkd.predict faces.jpg folder/ video.mp4 [--model=PATH] [--output=predictions] [--format=json|csv] [--nodraw]
                            [--detector=cascade|whole|PATH.onnx] [--box=x0,y0,x1,y1 ...] [--smooth]
                            [--which=best|latest] [--noflip_test] [--norefine]
+
+The model is `faces68-2m`, which comes with the package, unless --model names another.
 
 Faces are found by OpenCV's cascade, by a YuNet model of yours, or not at all: --box says where they are (about the face's
 points: brows to chin), --detector=whole takes each picture for one face. A file that cannot be read is told and left
@@ -16,14 +18,16 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from lmkd import cli
+from lmkd import cli, pretrained
 from lmkd.core import errors
 from lmkd.core.errors import UserError, report_together, unknown
 
 if TYPE_CHECKING:
     from lmkd.predictor import Predictor
 
-_MODEL = flags.DEFINE_string("model", "", "A workdir, a stage's folder or one step's folder.")
+_MODEL = flags.DEFINE_string(
+    "model", pretrained.DEFAULT, "A workdir, a stage's folder, one step's folder, or one that comes with lmkd."
+)
 _WHICH = flags.DEFINE_string("which", "best", "best or latest checkpoint.")
 _OUTPUT = flags.DEFINE_string("output", "predictions", "Folder for the drawn files and predictions.json or .csv.")
 _FORMAT = flags.DEFINE_string("format", "json", "json or csv.")
@@ -41,10 +45,8 @@ def main(words: list[str]) -> None:
     from lmkd.prediction import files, inputs, outputs
 
     cli.quiet()
-    if not _MODEL.value:
-        raise UserError("which model? --model=runs/quickstart, for one")
     if not words:
-        raise UserError("on what? Name pictures, videos or folders: python -m lmkd.predict --model=PATH faces.jpg folder/")
+        raise UserError("on what? Name pictures, videos or folders: python -m lmkd.predict faces.jpg folder/")
     if _FORMAT.value not in outputs.FORMATS:
         raise unknown("format", _FORMAT.value, outputs.FORMATS, "--format")
     if _BOX.value and flags.FLAGS["detector"].present:

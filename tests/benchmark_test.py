@@ -18,6 +18,7 @@ from lmkd.benchmarks import (
     evaluation,
     growth,
     input_pipeline,
+    memory,
     scaling,
     training_step,
 )
@@ -210,6 +211,31 @@ def test_the_input_pipeline_is_measured_on_one_core_and_on_all(config_path, tmp_
     rates = input_pipeline.run(config, stage="", rounds=2).figures["faces_per_second"]
     assert list(rates)[:3] == ["decode, 1 core", "face, 1 core", "batches, 1 core(s)"]
     assert all(len(r) == 2 and min(r) > 0 for r in rates.values())
+
+
+def test_memory_is_asked_for_every_option_and_a_line_is_drawn(config_path, monkeypatch):
+    config = configs.load(str(config_path))
+    changed = dict(memory.options(config, "teacher_w32"))
+    assert list(changed) == ["float32"]  # networks of two layers cannot be rematerialised
+    topic = memory.run(config, stage="teacher_w32", rounds=1)
+    (row,) = topic.figures["rows"]
+    small, large = row["peak_bytes"]
+    assert 0 < small < large and row["batch_sizes"] == (8, 16)
+    by_hand = memory._row("x", (4, 8), [300_000_000, 500_000_000])  # 50 MB a face, 100 MB without any
+    assert (by_hand["fixed_bytes"], by_hand["bytes_a_face"]) == (100e6, 50e6)
+    assert by_hand["largest_batch"] == {16: 318, 40: 798, 80: 1598}
+
+
+def test_the_hrnet_is_rematerialised_in_both_types():
+    config = configs.load("configs/the300w.py")
+    found = [
+        (option, c.runtime.dtype, c.stage.student.model.backbone_options.rematerialise)
+        for option, c in memory.options(config, "student")
+    ]
+    assert found == [
+        ("float32", "float32", False), ("float32, rematerialised", "float32", True),
+        ("bfloat16", "bfloat16", False), ("bfloat16, rematerialised", "bfloat16", True),
+    ]  # fmt: skip
 
 
 def test_scaling_is_tried_in_every_way_that_fits_on_the_cores():

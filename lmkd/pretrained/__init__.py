@@ -1,12 +1,15 @@
-"""Models that come with the package, each an Orbax export with its card, named in the place of a path: `--model=synthetic68`.
+"""Models that come with the package, each an Orbax export with its card, named in the place of a path: `--model=faces68-2m`.
 
-folder = resolve("synthetic68")     # the folder of a model of the package
+folder = resolve("faces68-2m")      # the folder of a model of the package
 folder = resolve("runs/faces68")    # whatever lies on disk goes first
 """
 
 from pathlib import Path
 
 from lmkd.core.errors import UserError, nearest
+
+DEFAULT = "faces68-2m"
+"""Where no model is named: the most exact one for real faces."""
 
 _FOLDER = Path(__file__).parent
 

@@ -55,6 +55,24 @@ def test_a_branch_of_the_right_width_passes_the_transition_unchanged():
     assert "transition1" in variables["params"]["stage2"]
 
 
+def test_rematerialised_modules_have_the_same_variables_and_gradients():
+    maps = [jax.random.normal(jax.random.key(1), (2, 8, 8, 4))]
+    plain, again = (Stage((4, 8), 1, 1, "bilinear", rematerialise=remat) for remat in (False, True))
+    variables = plain.init(jax.random.key(0), maps, False)
+    assert jax.tree.map(jnp.shape, again.init(jax.random.key(0), maps, False)) == jax.tree.map(jnp.shape, variables)
+    whole = HRNet(**TINY, rematerialise=True)
+    assert shapes_of(whole, 32) == shapes_of(HRNet(**TINY), 32)
+
+    def loss(net, params):
+        found, updated = net.apply({**variables, "params": params}, maps, True, mutable=["batch_stats"])
+        return sum(jnp.sum(jnp.sin(m)) for m in found), updated
+
+    results = [jax.value_and_grad(lambda p, n=n: loss(n, p), has_aux=True)(variables["params"]) for n in (plain, again)]
+    traced = [str(jax.make_jaxpr(lambda p, n=n: loss(n, p)[0])(variables["params"])) for n in (plain, again)]
+    assert "remat" not in traced[0] and "remat" in traced[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *results)
+
+
 def test_highest_output_alone_drops_only_the_last_exchange():
     maps, taps, variables = shapes_of(HRNet(**{**TINY, "modules": (1, 1, 2)}, all_outputs=False), 32)
     assert maps == [(2, 8, 8, 4)]
