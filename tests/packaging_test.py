@@ -196,3 +196,12 @@ def test_the_quickstart_runs_from_an_empty_folder(environment, tmp_path):
     assert (workdir / "report.html").stat().st_size > 1000
     assert str(workdir / "report.html") in said
     assert not list(empty.iterdir())
+
+
+def test_the_package_s_model_predicts_from_an_empty_folder(environment, tmp_path):
+    code = (
+        "import lmkd, numpy as np; image = np.random.default_rng(0).integers(0, 256, (120, 100, 3), np.uint8); "
+        "print(lmkd.load(detector='whole', refine=False)(image).landmarks_px.shape)"
+    )
+    settings = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK_COMPILATION}
+    assert run([environment, "-I", "-c", code], cwd=tmp_path, env=settings, timeout=300).strip() == "(1, 68, 2)"
