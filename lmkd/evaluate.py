@@ -127,7 +127,8 @@ def _limits(by_model) -> None:
 
     found = []
     for model, scored in by_model:
-        found.append(scoring.where_errors_lie(model, model.config, scored.result))
+        one = scoring.where_errors_lie(model, model.config, scored.result)
+        found.append(one._replace(name=f"{model.name}, {one.name}"))
         print(f"\n{limits.text(found[-1])}")
     if _OUTPUT.value:
         Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
                            [--detector=cascade|whole|PATH.onnx] [--box=x0,y0,x1,y1 ...] [--smooth]
                            [--which=best|latest] [--noflip_test] [--norefine]
 
-The model is `faces68-2m`, which comes with the package, unless --model names another.
+The model is `faces68-1m`, which comes with the package, unless --model names another.
 
 Faces are found by OpenCV's cascade, by a YuNet model of yours, or not at all: --box says where they are (about the face's
 points: brows to chin), --detector=whole takes each picture for one face. A file that cannot be read is told and left

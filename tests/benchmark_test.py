@@ -240,12 +240,16 @@ def test_the_hrnet_is_rematerialised_in_both_types():
 
 def test_scaling_is_tried_in_every_way_that_fits_on_the_cores():
     names = [one.name for one in scaling.arrangements(5)]
-    assert names == ["1 x 1", "2 alone, at once", "1 x 2", "2 x 1", "4 alone, at once", "1 x 4", "4 x 1"]
+    assert names == [
+        "1 x 1, pmap",
+        "2 alone, at once", "1 x 2, pmap", "1 x 2, mesh", "2 x 1, pmap", "2 x 1, mesh",
+        "4 alone, at once", "1 x 4, pmap", "1 x 4, mesh", "4 x 1, pmap", "4 x 1, mesh",
+    ]  # fmt: skip
 
 
 def test_a_step_is_timed_alone_and_in_processes_that_meet(config_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TINY.parents[1], TINY.parent, TINY))))
-    alone, shared = scaling.Arrangement(1, 1), scaling.Arrangement(2, 1)
+    alone, shared = scaling.Arrangement(1, 1), scaling.Arrangement(2, 1, "mesh")
     monkeypatch.setattr(scaling, "arrangements", lambda cores: [alone, shared])
     monkeypatch.setattr(scaling, "PASSES", 1)
     topic = scaling.run(configs.load(str(config_path)), stage="teacher_w32", rounds=3)

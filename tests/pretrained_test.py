@@ -13,7 +13,7 @@ from lmkd.core.errors import UserError
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 
-DRAWN = {"synthetic68": 0.055, "faces68-1m": 0.055, "faces68-2m": 0.050}  # median NME of the eight faces below
+DRAWN = {"synthetic68": 0.055, "faces68-1m": 0.047, "faces68-2m": 0.050}  # median NME of the eight faces below
 REAL = [name for name in pretrained.names() if name != "synthetic68"]  # it has never seen a real face
 MOST_BYTES = 5_000_000
 
@@ -40,7 +40,7 @@ def test_a_model_is_small_has_a_card_and_no_path_of_its_maker(name):
     assert sum(file.stat().st_size for file in files) <= MOST_BYTES
     for file in files:
         assert not any(place in file.read_bytes() for place in (b"/home", b"/tmp/", b"/root", b"/work")), file
-    card = (pretrained.resolve(name) / "README.md").read_text()
+    card = pretrained.resolve(name).with_name(f"{name}.md").read_text()
     for part in ("NME", "Licence", "Limits", "trained on"):
         assert part in card, part
 

@@ -45,7 +45,9 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     header = ("option", *(f"peak MB, batch {size}" for size in sizes), "fixed MB", "MB a face")
     header += tuple(f"batch in {gb} GB" for gb in DEVICES_GB)
     conditions = {"stage": name, "image_px": config.data.image_px}
-    return Topic("memory of a training step, as the compiler plans it", conditions, table(header, _cells(rows)), {"rows": rows})
+    return Topic(
+        "memory of a training step, as the compiler plans it", conditions, table(header, list(_cells(rows))), {"rows": rows}
+    )
 
 
 def options(config: ConfigDict, name: str) -> Iterator[tuple[str, ConfigDict]]:

@@ -12,33 +12,36 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from lmkd import build, kept_configs
-from lmkd.benchmarks.drawn import chosen, crops_of_noise, drawn, num_points, on_devices, stepping
+from lmkd.benchmarks.drawn import chosen, crops_of_noise, drawn, num_points, stepping
 from lmkd.benchmarks.processes import in_own_process
 from lmkd.benchmarks.rounds import Timing, Topic, table
 from lmkd.exporters.formats import cores
 from lmkd.training import hosts
+from lmkd.training.parallel import KINDS, split_over_devices
 
 PASSES = 2
 """Every arrangement is started so often, in turn with the others."""
 
 
 class Arrangement(NamedTuple):
-    """Processes that share a step, the devices of each; `apart`: each makes a step of its own."""
+    """Processes that share a step, the devices of each, the parallel map; `apart`: each makes a step of its own."""
 
     processes: int
     devices: int
+    kind: str = "pmap"
     apart: bool = False
 
     @property
     def name(self) -> str:
         """As the table has it."""
-        return f"{self.processes} alone, at once" if self.apart else f"{self.processes} x {self.devices}"
+        return f"{self.processes} alone, at once" if self.apart else f"{self.processes} x {self.devices}, {self.kind}"
 
 
 def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str], None] = lambda text: None) -> Topic:
@@ -61,7 +64,9 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
         for n in range(PASSES):
             for one in list(found)[:: -1 if n % 2 else 1]:
                 progress(f"pass {n + 1} of {PASSES}: {one.name}")
-                found[one] += _timed(one, given, name, -(-rounds // PASSES))
+                timed = _timed(one, given, name, -(-rounds // PASSES))
+                progress(f"  median {median(timed):.1f} ms")
+                found[one] += timed
     batch_size = config.stage[name].train.batch_size
     timings = {one: Timing(one.name, "", 0.0, tuple(ms)) for one, ms in found.items()}
     conditions = {"stage": name, "image_px": build.image_px(config.stage[name], config), "faces a device": batch_size}
@@ -70,11 +75,12 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
 
 
 def arrangements(on_cores: int) -> list[Arrangement]:
-    """One device alone; then for 2, 4, 8 ... cores: processes apart, one process of all devices, a process a device."""
+    """One device alone; then for 2, 4, 8 ... cores: processes apart, one process of all devices, a process a device; the
+    shared ones under both maps."""
     found = [Arrangement(1, 1)]
     n = 2
     while n <= on_cores:
-        found += [Arrangement(n, 1, apart=True), Arrangement(1, n), Arrangement(n, 1)]
+        found += [Arrangement(n, 1, apart=True), *(Arrangement(*shape, kind) for shape in ((1, n), (n, 1)) for kind in KINDS)]
         n *= 2
     return found
 
@@ -87,7 +93,7 @@ def _timed(one: Arrangement, given: Path, stage: str, rounds: int) -> list[float
     meeting = "" if one.apart or one.processes == 1 else coordinator
 
     def process(n: int) -> list[float]:
-        words = (str(given), stage, meeting, str(one.processes), str(n), str(one.devices), str(rounds))
+        words = (str(given), stage, meeting, str(one.processes), str(n), str(one.devices), one.kind, str(rounds))
         return in_own_process(child, *words, what=f"{one.name}, process {n}")
 
     with ThreadPoolExecutor(one.processes) as pool:
@@ -95,8 +101,9 @@ def _timed(one: Arrangement, given: Path, stage: str, rounds: int) -> list[float
     return [sum(ms) / len(ms) for ms in zip(*of_processes, strict=True)] if one.apart else of_processes[0]
 
 
-def child(given: str, stage: str, coordinator: str, processes: str, process: str, devices: str, rounds: str) -> list[float]:
-    """What one of the processes does: takes its cores, meets the others, and times its steps in ms."""
+def child(given: str, stage: str, coordinator: str, processes: str, process: str, devices: str, *how: str) -> list[float]:
+    """What one of the processes does: takes its cores, meets the others, and times its steps in ms. `how`: map and rounds."""
+    kind, rounds = how
     if hasattr(os, "sched_setaffinity"):
         first = int(process) * int(devices)
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + int(devices)])
@@ -108,8 +115,8 @@ def child(given: str, stage: str, coordinator: str, processes: str, process: str
     build.prepare_device(config)
     training = drawn(config, stage)
     faces = config.stage[stage].train.batch_size * int(devices)
-    batch = on_devices(crops_of_noise(faces, training.crop_px, num_points(training)))
-    step = stepping(training.trainer(), training.first, batch)
+    batch = split_over_devices(crops_of_noise(faces, training.crop_px, num_points(training)))  # either map puts it in place
+    step = stepping(training._replace(parallel=kind).trainer(), training.first, batch)
     found = []
     for _ in range(int(rounds) + 2):  # the first compiles, the second settles
         begun = time.perf_counter()

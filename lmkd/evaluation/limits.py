@@ -41,7 +41,7 @@ class Limits(NamedTuple):
     """What the errors of one result have to do with the faces.
 
     Attributes:
-      name, checkpoint: of the result.
+      name, checkpoint: of the result; the door adds the model's.
       threshold: of the failure rate, a fraction of the normaliser.
       quarters: measure -> its quarters, from the smallest values up.
       without: measure -> faces that it says nothing of; they are left out of its quarters.
@@ -132,7 +132,7 @@ def text(found: Limits) -> str:
     """Returns the table in Markdown, which the terminal shows as it is."""
     label = scores.threshold_label(found.threshold)
     lines = [
-        f"Where the errors of {found.checkpoint} lie, {found.name}: quarters of the faces by a measure, NME % (FR@{label} %)",
+        f"Where the errors lie, {found.name} ({found.checkpoint}): quarters of the faces by a measure, NME % (FR@{label} %)",
         "",
         "| measure | smallest | | | largest | without |",
         "| --- | --- | --- | --- | --- | ---: |",

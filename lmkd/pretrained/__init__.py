@@ -1,6 +1,6 @@
-"""Models that come with the package, each an Orbax export with its card, named in the place of a path: `--model=faces68-2m`.
+"""Models that come with the package, each an Orbax export with its card, named in the place of a path: `--model=faces68-1m`.
 
-folder = resolve("faces68-2m")      # the folder of a model of the package
+folder = resolve("faces68-1m")      # the folder of a model of the package
 folder = resolve("runs/faces68")    # whatever lies on disk goes first
 """
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmkd.core.errors import UserError, nearest
 
-DEFAULT = "faces68-2m"
+DEFAULT = "faces68-1m"
 """Where no model is named: the most exact one for real faces."""
 
 _FOLDER = Path(__file__).parent

@@ -52,6 +52,7 @@ def connect(coordinator: str, *, processes: int = 0, process: int = -1) -> None:
             initialization_timeout=MEETING_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
+        _shake_hands()
     except (RuntimeError, ValueError) as error:
         what = "the cluster's environment says too little" if coordinator == AUTO else f"no meeting at {coordinator}"
         raise UserError(
@@ -61,6 +62,13 @@ def connect(coordinator: str, *, processes: int = 0, process: int = -1) -> None:
     if not is_writer():
         # What is told comes from one process; errors (stderr) come from all.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _shake_hands() -> None:
+    """Has every device of every process send once. Gloo gives the first collective of a group of devices 30 seconds to connect
+    all of them: too few for a step whose program one process finds in its cache while another compiles it."""
+    add = jax.pmap(lambda x: jax.lax.psum(x, "all"), axis_name="all")
+    jax.block_until_ready(add(np.ones(jax.local_device_count(), np.float32)))
 
 
 def is_writer() -> bool:
