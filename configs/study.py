@@ -39,7 +39,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     teachers = _teachers(config, words.get("teachers", ""))
     warm_up = faces68.WARM_UP if laptop else "5 epochs"
     method.longer(config.stage.student, int(words.get("length", 100)) / 100)
-    students = {}
+    students: dict[str, ConfigDict] = {}
     for size in _sizes(words.get("sizes", "")):
         students |= _rows(config.stage.student, size, warm_up, tuple(teachers))
     del config.stage.student

@@ -66,7 +66,12 @@ def main() -> None:
     models = [m._replace(config=_settings(m.config)) for m in models]
     build.prepare_device(models[0].config)
     headline = next((m for m in models if m.label == "best"), models[0])  # the report shows faces of this one alone
-    by_model = [(model, found) for model in models for found in _scored(model, pictures=model is headline)]
+    labels = told_apart([m.label for m in models], [m.name for m in models])
+    by_model = [
+        (model, found)
+        for model, label in zip(models, labels, strict=True)
+        for found in _scored(model, label, pictures=model is headline)
+    ]
     scored = [found for _, found in by_model]
     print(summary_text([s.result for s in scored]))
     robust = [found for model in models for found in _robustness(model)] if "robustness" in _SUITE.value else []
@@ -88,13 +93,22 @@ def _settings(config):
     return config
 
 
-def _scored(model, *, pictures: bool) -> list:
+def told_apart(labels: list[str], names: list[str]) -> list[str]:
+    """Returns the models' labels; where two are alike ("best"), with their folders or files, or whole paths, before them."""
+    for shown in ([""] * len(names), [Path(name).name for name in names], names):
+        found = [f"{before} {label}".strip() for before, label in zip(shown, labels, strict=True)]
+        if len(set(found)) == len(found):
+            return found
+    return [f"{n}: {label}" for n, label in enumerate(found, start=1)]  # one model, named twice
+
+
+def _scored(model, label: str, *, pictures: bool) -> list:
     from lmkd import scoring
 
     trained = f"trained on {scoring.trained_on(model.training_data)}"
     pictures = pictures and bool(_OUTPUT.value) and _FACES.value
     return [
-        scoring.score_split(model, model.config, reference, crop=crop, provenance=trained, pictures=pictures)
+        scoring.score_split(model, model.config, reference, crop=crop, provenance=trained, checkpoint=label, pictures=pictures)
         for reference, crop in itertools.product(model.config.data.test, model.config.data.test_crops)
     ]
 
@@ -127,8 +141,7 @@ def _limits(by_model) -> None:
 
     found = []
     for model, scored in by_model:
-        one = scoring.where_errors_lie(model, model.config, scored.result)
-        found.append(one._replace(name=f"{model.name}, {one.name}"))
+        found.append(scoring.where_errors_lie(model, model.config, scored.result))
         print(f"\n{limits.text(found[-1])}")
     if _OUTPUT.value:
         Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ class ReportContent(NamedTuple):
 def headline(results: Sequence[Result]) -> Result | None:
     """Returns the result that a report opens with: the first, or the "best" checkpoint of that network on that split."""
     first = results[0] if results else None
-    return next((r for r in results if first and r.checkpoint == "best" and r.name == first.name), first)
+    return next((r for r in results if first and r.checkpoint.split()[-1:] == ["best"] and r.name == first.name), first)
 
 
 def scored_points(result: Result) -> tuple[FaceRows, Scheme]:

@@ -41,7 +41,7 @@ class Limits(NamedTuple):
     """What the errors of one result have to do with the faces.
 
     Attributes:
-      name, checkpoint: of the result; the door adds the model's.
+      name, checkpoint: of the result.
       threshold: of the failure rate, a fraction of the normaliser.
       quarters: measure -> its quarters, from the smallest values up.
       without: measure -> faces that it says nothing of; they are left out of its quarters.
