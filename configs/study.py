@@ -14,19 +14,19 @@
 | `length=N` | N percent of the steps of every student |
 | `smoke` | tiny |
 
-For each size: plain, as many more steps as the method takes longer, the method, and both once more from first weights that are
-the teacher's. Steps, faces, augmentation, average and optimiser are the same; a row's gain is on the plain student of its size.
+For each size: plain, as many more steps as the method took longer in the ablation, the method, and both once more from first
+weights that are the teacher's. Steps, faces, augmentation, average and optimiser are the same; a row's gain is on the plain
+student of its size.
 The best checkpoint is chosen by validation photographs of 300W; nothing looks at the test faces before the end.
 """
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, faces68, method, the300w
+from lmkd.configs import ablation, common, faces68, method, the300w
 from lmkd.core.errors import UserError, unknown
 
 OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=hand", "length=N", "smoke")
 WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
-SAME_TIME = 1.5  # steps of "plain, same time" over the others': measured with one teacher, docs/results.md
 NAMES = tuple(method.TEACHERS)
 
 
@@ -102,7 +102,7 @@ def _rows(student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...
 
     return {
         f"plain {size}": plain,
-        f"plain {size}, same time": changed(lambda s: method.longer(s, SAME_TIME)),
+        f"plain {size}, same time": changed(lambda s: method.longer(s, ablation.SAME_TIME)),
         f"taught {size}": changed(taught),
         f"plain {size}, pruned from W32": changed(method.pruned),
         f"taught {size}, pruned from W32": changed(method.pruned, taught),

@@ -172,7 +172,7 @@ def test_the_study_compares_each_size_with_its_own_plain_student():
     assert (taught.row, taught.compared_with, taught.seed) == ("taught 1m", "plain 1m", 1)
     assert taught.optimizer == plain.optimizer and taught.train == plain.train and taught.model == plain.model
     assert plain.train.length == "30 epochs" and plain.optimizer.boundaries == ("15 epochs", "25 epochs")
-    assert longer.train.length == "45 epochs" and longer.optimizer.boundaries == ("22 epochs", "38 epochs")
+    assert longer.train.length == "54 epochs" and longer.optimizer.boundaries == ("27 epochs", "45 epochs")
     assert config.data.train == ("the300w:train_photos[:30%]",) and config.data.validation == ("the300w:validation_photos",)
 
 
