@@ -8,6 +8,7 @@ Each format has its folder, `<output>/<format>/`, with the file and its card. Ei
 import contextlib
 import functools
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -235,10 +236,16 @@ def _latencies(opened: Opened, checkpoint: Opened, crop: np.ndarray) -> tuple[fl
     return own.median_ms, other.median_ms
 
 
+_PARTIAL = re.compile(r"/partial_[0-9a-f]{10}:")
+
+
 def _portable(loaded: build.Loaded) -> dict[str, Any]:
-    """The config as plain values, without the folders of the machine that trained."""
+    """The config as plain values, without the folders of the machine that trained and its names for incomplete data sets:
+    training_data keeps what they had, and whoever scores the model has another part, or all."""
     config = json.loads(kept_configs.to_json(loaded.config))
     config["data"] |= {"data_dir": "", "manual_dirs": {}}
+    for key in ("train", "validation", "test"):
+        config["data"][key] = [_PARTIAL.sub(":", reference) for reference in config["data"][key]]
     config["runtime"] |= {"dtype": loaded.meta["config"]["runtime"]["dtype"]} if "config" in loaded.meta else {}
     return config
 

