@@ -34,14 +34,14 @@ def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the study."""
     words = common.options(variant, OPTIONS)
     laptop = "laptop" in words
-    config = (faces68 if laptop else the300w).get_config()
+    base = faces68 if laptop else the300w
+    config = base.get_config()
     _data(config, words, laptop)
     teachers = _teachers(config, words.get("teachers", ""))
-    warm_up = faces68.WARM_UP if laptop else "5 epochs"
     method.longer(config.stage.student, int(words.get("length", 100)) / 100)
     students: dict[str, ConfigDict] = {}
     for size in _sizes(words.get("sizes", "")):
-        students |= _rows(config.stage.student, size, warm_up, tuple(teachers))
+        students |= _rows(config.stage.student, size, base.WARM_UP, tuple(teachers))
     del config.stage.student
     before = tuple(place for place in teachers.values() if place in config.stage)
     config.stages = (*before, *method.add_rows(config, students, int(words.get("seeds", 3))))

@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from lmkd.configs import common, method
 
+WARM_UP = "5 epochs"
+
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the config."""
@@ -20,5 +22,5 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.train = ("the300w:train",)
     config.data.test = ("the300w:common", "the300w:challenging", "the300w:full")
     config.heatmap.sigma_cells = 1.0
-    method.stages(config, teacher=method.published_teacher, student=method.published_student, warm_up="5 epochs")
+    method.stages(config, teacher=method.published_teacher, student=method.published_student, warm_up=WARM_UP)
     return common.finish(config, variant)

@@ -75,10 +75,9 @@ def main() -> None:
     scored = [found for _, found in by_model]
     print(summary_text([s.result for s in scored]))
     robust = [found for model in models for found in _robustness(model)] if "robustness" in _SUITE.value else []
-    if "limits" in _SUITE.value:
-        _limits(by_model)
+    limited = _limits(by_model) if "limits" in _SUITE.value else []
     if _OUTPUT.value:
-        _write(Path(_OUTPUT.value), models, scored, robust)
+        _write(Path(_OUTPUT.value), models, scored, robust, limited)
 
 
 def _settings(config):
@@ -95,11 +94,12 @@ def _settings(config):
 
 def told_apart(labels: list[str], names: list[str]) -> list[str]:
     """Returns the models' labels; where two are alike ("best"), with their folders or files, or whole paths, before them."""
-    for shown in ([""] * len(names), [Path(name).name for name in names], names):
-        found = [f"{before} {label}".strip() for before, label in zip(shown, labels, strict=True)]
-        if len(set(found)) == len(found):
-            return found
-    return [f"{n}: {label}" for n, label in enumerate(found, start=1)]  # one model, named twice
+    from lmkd.opened import first_distinct
+
+    pairs = list(zip(names, labels, strict=True))
+    short, whole = [f"{Path(name).name} {label}" for name, label in pairs], [f"{name} {label}" for name, label in pairs]
+    numbered = [f"{n}: {one}" for n, one in enumerate(whole, start=1)]  # one model, named twice
+    return list(first_distinct(labels, short, whole, numbered))
 
 
 def _scored(model, label: str, *, pictures: bool) -> list:
@@ -134,28 +134,20 @@ def _robustness(model) -> list:
     return found
 
 
-def _limits(by_model) -> None:
+def _limits(by_model) -> list:
     from lmkd import scoring
     from lmkd.evaluation import limits
-    from lmkd.evaluation.files import whole_file
 
     found = []
     for model, scored in by_model:
         found.append(scoring.where_errors_lie(model, model.config, scored.result))
         print(f"\n{limits.text(found[-1])}")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            ("limits.md", "\n\n".join(map(limits.text, found)) + "\n"),
-            ("limits.json", json.dumps([limits.to_dict(one) for one in found], indent=1)),
-        ):
-            with whole_file(Path(_OUTPUT.value) / name) as file:
-                file.write(text)
+    return found
 
 
-def _write(folder: Path, models, scored, robust) -> None:
+def _write(folder: Path, models, scored, robust, limited) -> None:
     from lmkd import build, kept_configs, scoring
-    from lmkd.evaluation import report, robustness
+    from lmkd.evaluation import limits, report, robustness
     from lmkd.evaluation.content import ReportContent, headline
     from lmkd.evaluation.files import whole_file
 
@@ -169,6 +161,11 @@ def _write(folder: Path, models, scored, robust) -> None:
     if robust:
         with whole_file(folder / "robustness.json") as file:
             file.write(json.dumps([robustness.to_dict(r) for r in robust], indent=1))
+    if limited:
+        with whole_file(folder / "limits.json") as file:
+            file.write(json.dumps([limits.to_dict(one) for one in limited], indent=1))
+        with whole_file(folder / "limits.md") as file:
+            file.write("\n\n".join(map(limits.text, limited)) + "\n")
     first = headline(results)
     used = [p for r in results for p in build.records(config, (r.name,)).provenance]
     trained_on = [p for model in models for p in model.training_data]

@@ -8,7 +8,6 @@ Each format has its folder, `<output>/<format>/`, with the file and its card. Ei
 import contextlib
 import functools
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from lmkd.benchmarks import rounds
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.data import transforms
-from lmkd.data.reading import Record
+from lmkd.data.reading import Record, parse
 from lmkd.data_builders.synthetic_faces.drawing import draw_records
 from lmkd.exporters import card, formats, graph
 from lmkd.exporters.formats import Format
@@ -236,18 +235,20 @@ def _latencies(opened: Opened, checkpoint: Opened, crop: np.ndarray) -> tuple[fl
     return own.median_ms, other.median_ms
 
 
-_PARTIAL = re.compile(r"/partial_[0-9a-f]{10}:")
-
-
 def _portable(loaded: build.Loaded) -> dict[str, Any]:
     """The config as plain values, without the folders of the machine that trained and its names for incomplete data sets:
     training_data keeps what they had, and whoever scores the model has another part, or all."""
     config = json.loads(kept_configs.to_json(loaded.config))
     config["data"] |= {"data_dir": "", "manual_dirs": {}}
     for key in ("train", "validation", "test"):
-        config["data"][key] = [_PARTIAL.sub(":", reference) for reference in config["data"][key]]
+        config["data"][key] = [_without_partial(reference) for reference in config["data"][key]]
     config["runtime"] |= {"dtype": loaded.meta["config"]["runtime"]["dtype"]} if "config" in loaded.meta else {}
     return config
+
+
+def _without_partial(reference: str) -> str:
+    name, config, split = parse(reference)
+    return f"{name}:{split}" if config and config.startswith("partial_") else reference
 
 
 def _exported_meta(loaded: build.Loaded) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Whoever scores, predicts or measures a model takes an `Opened` and does not ask 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,11 @@ class Opened(NamedTuple):
     training_data: tuple[Provenance, ...] = ()
     config: ConfigDict | None = None
     loaded: build.Loaded | None = None
+
+
+def first_distinct(*namings: Sequence[str]) -> Sequence[str]:
+    """Returns the first of several ways to name some models that gives no two of them one name; else the last."""
+    return next((names for names in namings if len(set(names)) == len(names)), namings[-1])
 
 
 def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None = None) -> Opened:

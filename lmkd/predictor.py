@@ -160,10 +160,9 @@ def named_models(paths: Sequence[str | Path]) -> dict[str, Path]:
         found += [(stage, f"{path.name}/{stage}", path / stage) for stage in of_stages]
         if not of_stages:
             found.append((path.name, f"{path.absolute().parent.name}/{path.name}", path))
-    for names in ([short for short, _, _ in found], [longer for _, longer, _ in found]):
-        if len(set(names)) == len(names):
-            return {name: path for name, (_, _, path) in zip(names, found, strict=True)}
-    return {str(path): path for _, _, path in found}
+    places = [path for _, _, path in found]
+    names = opened.first_distinct([short for short, _, _ in found], [longer for _, longer, _ in found], list(map(str, places)))
+    return dict(zip(names, places, strict=True))
 
 
 def _scored_stages(config: Path) -> list[str]:

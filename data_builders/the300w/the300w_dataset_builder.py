@@ -1,6 +1,5 @@
 """300W: 68 points placed by hand, from the folder of the published archives."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
@@ -76,7 +75,7 @@ def photograph_of(key: str) -> str:
 
 def for_validation(photograph: str) -> bool:
     """Says, from the name alone, whether a training photograph belongs to `validation_photos` (10 % of them)."""
-    return int.from_bytes(hashlib.sha256(photograph.encode()).digest()[:8]) % 100 < VALIDATION_PHOTOS_PERCENT
+    return common.in_share(photograph, VALIDATION_PHOTOS_PERCENT)
 
 
 def _read_folder(folder: Path, flags: tuple[str, ...], findings: trees.Findings) -> list[common.Face]:

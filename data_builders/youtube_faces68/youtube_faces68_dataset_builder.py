@@ -1,6 +1,5 @@
 """YouTube Faces with 68 points from an automatic annotator: the public facial-keypoints course archive."""
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -84,7 +83,7 @@ def person_of(file_name: str) -> str:
 
 def for_validation(person: str) -> bool:
     """Says, from the name alone, whether a person belongs to `validation_people` (15 % of people)."""
-    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8]) % 100 < VALIDATION_PEOPLE_PERCENT
+    return common.in_share(person, VALIDATION_PEOPLE_PERCENT)
 
 
 def _read_list(root: Path, folder: str, findings: trees.Findings) -> list[common.Face]:

@@ -35,6 +35,18 @@ def chosen(config: ConfigDict, stage: str) -> list[str]:
     return [stage] if stage else list(config.stages)
 
 
+def chosen_whole(config: ConfigDict, stage: str) -> str:
+    """The last of the chosen stages, checked: its batch is one piece, so that its size is what is measured.
+
+    Raises:
+      UserError: as `chosen`, or it has micro-batches.
+    """
+    name = chosen(config, stage)[-1]
+    if config.stage[name].train.micro_batches > 1:
+        raise UserError(f"config.stage.{name}.train.micro_batches: set it to 1, so that a batch is one piece")
+    return name
+
+
 def untrained(config: ConfigDict, stage: str, scheme: schemes.Scheme) -> build.Loaded:
     """A stage's network with freshly drawn weights, as if it had been loaded."""
     net, side = build.model(config.stage[stage], config, scheme), build.image_px(config.stage[stage], config)

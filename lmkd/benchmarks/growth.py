@@ -9,10 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lmkd.benchmarks.drawn import CompiledStep, chosen, compiled_step, declared_scheme, drawn
+from lmkd.benchmarks.drawn import CompiledStep, chosen_whole, compiled_step, declared_scheme, drawn
 from lmkd.benchmarks.rounds import Part, Timing, Topic, table, timed
 from lmkd.core import plugins, schemes
-from lmkd.core.errors import UserError
 
 TIMES_BATCH = (2, 4)
 TIMES_SIDE = (2, 3)
@@ -30,9 +29,7 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or has no such stage.
     """
-    name = chosen(config, stage)[-1]
-    if config.stage[name].train.micro_batches > 1:
-        raise UserError(f"config.stage.{name}.train.micro_batches: set it to 1, so that a batch is one piece")
+    name = chosen_whole(config, stage)
     steps: dict[str, tuple[str, CompiledStep, int]] = {}
     for what, value, changed in variants(config, name):
         progress(f"compiling: {what}, {value}")

@@ -10,9 +10,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lmkd.benchmarks.drawn import chosen, compiled_step, drawn
+from lmkd.benchmarks.drawn import chosen_whole, compiled_step, drawn
 from lmkd.benchmarks.rounds import Topic, table
-from lmkd.core.errors import UserError
 
 TIMES_BATCH = 2
 DEVICES_GB = (16, 40, 80)
@@ -30,17 +29,14 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or has no such stage.
     """
-    name = chosen(config, stage)[-1]
-    if config.stage[name].train.micro_batches > 1:
-        raise UserError(f"config.stage.{name}.train.micro_batches: set it to 1, so that a batch is one piece")
+    name = chosen_whole(config, stage)
     batch_size = config.stage[name].train.batch_size
     sizes, rows = (batch_size, TIMES_BATCH * batch_size), []
     for option, changed in options(config, name):
-        peaks = []
+        training, peaks = drawn(changed, name), []
         for size in sizes:
             progress(f"compiling: {option}, batch {size}")
-            changed.stage[name].train.batch_size = size
-            peaks.append(compiled_step(drawn(changed, name), size).peak_bytes)
+            peaks.append(compiled_step(training, size).peak_bytes)
         rows.append(_row(option, sizes, peaks))
     header = ("option", *(f"peak MB, batch {size}" for size in sizes), "fixed MB", "MB a face")
     header += tuple(f"batch in {gb} GB" for gb in DEVICES_GB)

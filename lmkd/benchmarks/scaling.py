@@ -5,6 +5,7 @@ apart ("alone, at once") are as many processes that do not know of each other: w
 cost; what the others lose beyond that, sharing costs.
 """
 
+import json
 import os
 import socket
 import tempfile
@@ -87,13 +88,10 @@ def arrangements(on_cores: int) -> list[Arrangement]:
 
 def _timed(one: Arrangement, given: Path, stage: str, rounds: int) -> list[float]:
     """The first process's steps, in ms; those that stand apart, each round's mean over them."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
-    meeting = "" if one.apart or one.processes == 1 else coordinator
+    meeting = "" if one.apart or one.processes == 1 else _free_address()
 
     def process(n: int) -> list[float]:
-        words = (str(given), stage, meeting, str(one.processes), str(n), str(one.devices), one.kind, str(rounds))
+        words = (str(given), stage, json.dumps(one), str(n), meeting, str(rounds))
         return in_own_process(child, *words, what=f"{one.name}, process {n}")
 
     with ThreadPoolExecutor(one.processes) as pool:
@@ -101,22 +99,28 @@ def _timed(one: Arrangement, given: Path, stage: str, rounds: int) -> list[float
     return [sum(ms) / len(ms) for ms in zip(*of_processes, strict=True)] if one.apart else of_processes[0]
 
 
-def child(given: str, stage: str, coordinator: str, processes: str, process: str, devices: str, *how: str) -> list[float]:
-    """What one of the processes does: takes its cores, meets the others, and times its steps in ms. `how`: map and rounds."""
-    kind, rounds = how
+def _free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def child(given: str, stage: str, arrangement: str, process: str, meeting: str, rounds: str) -> list[float]:
+    """What one of the processes does: takes its cores, meets the others, and times its steps in ms."""
+    one = Arrangement(*json.loads(arrangement))
     if hasattr(os, "sched_setaffinity"):
-        first = int(process) * int(devices)
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + int(devices)])
+        first = int(process) * one.devices
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + one.devices])
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", int(devices))
-    if coordinator:
-        hosts.connect(coordinator, processes=int(processes), process=int(process))
+    jax.config.update("jax_num_cpu_devices", one.devices)
+    if meeting:
+        hosts.connect(meeting, processes=one.processes, process=int(process))
     config = kept_configs.from_json(Path(given).read_text())
     build.prepare_device(config)
     training = drawn(config, stage)
-    faces = config.stage[stage].train.batch_size * int(devices)
+    faces = config.stage[stage].train.batch_size * one.devices
     batch = split_over_devices(crops_of_noise(faces, training.crop_px, num_points(training)))  # either map puts it in place
-    step = stepping(training._replace(parallel=kind).trainer(), training.first, batch)
+    step = stepping(training._replace(parallel=one.kind).trainer(), training.first, batch)
     found = []
     for _ in range(int(rounds) + 2):  # the first compiles, the second settles
         begun = time.perf_counter()

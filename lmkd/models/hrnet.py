@@ -226,8 +226,17 @@ class HRNet(nn.Module):
         for n, modules in enumerate(self.modules, start=2):
             widths = tuple(self.width * 2**i for i in range(n))
             outputs = 1 if n == 4 and not self.all_outputs else None
-            how = (self.upsample, outputs, BLOCKS[self.block], self.rematerialise)
-            stage = Stage(widths, modules, self.blocks, *how, name=f"stage{n}", **policy)
+            stage = Stage(
+                widths,
+                modules,
+                self.blocks,
+                self.upsample,
+                outputs,
+                BLOCKS[self.block],
+                self.rematerialise,
+                name=f"stage{n}",
+                **policy,
+            )
             maps = stage(maps, train)
             taps |= {f"stage{n}.{i}": y for i, y in enumerate(maps)}
         return maps, taps
