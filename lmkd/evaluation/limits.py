@@ -83,8 +83,8 @@ def geometric(points_px: np.ndarray) -> dict[str, np.ndarray]:
 
 def skin_tone(image: np.ndarray, points_px: np.ndarray) -> float:
     """Returns the individual typology angle of a face's cheeks, atan((L* - 50) / b*) in degrees (Chardon, Cretois and Hourseau,
-    Int. J. Cosmet. Sci. 13, 1991): lighter skin has a larger one; above 41 is called light, below 10 brown or dark. The quadrant is kept: bluish cheeks
-    (b* < 0), which the formula knows nothing of, lie beyond 90 degrees.
+    Int. J. Cosmet. Sci. 13, 1991): lighter skin has a larger one; above 41 is called light, below 10 brown or dark. The
+    quadrant is kept: bluish cheeks (b* < 0), which the formula knows nothing of, lie beyond 90 degrees.
 
     It takes the picture's colours as they are: lamps, cameras and shadows move it by tens of degrees, so it sorts pictures of
     skin rather than people. NaN where both cheeks lie outside the picture or it is grey.
