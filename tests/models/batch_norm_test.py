@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lmkd.models import batch_norm
 from lmkd.models.batch_norm import BatchNorm
 
 SHAPES = [(4, 3, 5, 6), (7, 6)]
@@ -50,6 +51,16 @@ def test_a_training_step_gives_what_flax_gives(shape, dtype, tolerance):
     x = x.astype(dtype)
     theirs = nn.BatchNorm(False, momentum=0.8, epsilon=1e-3, dtype=dtype)
     assert_close(weighed(BatchNorm(False, 0.8, 1e-3, dtype), variables, x), weighed(theirs, variables, x), tolerance)
+
+
+@pytest.mark.parametrize("way", [batch_norm._means_by_product, batch_norm._means_by_reduction])  # on CPU; elsewhere
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_ways_to_a_mean_are_numpy_s(shape, way):
+    x, _ = drawn(shape)
+    wanted = [np.asarray(v, np.float64).reshape(-1, shape[-1]).mean(0) for v in (x, x * x)]
+    found = way(x, x * x)
+    assert found.shape == (2, *(1,) * (len(shape) - 1), shape[-1])
+    np.testing.assert_allclose(found.reshape(2, -1), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
