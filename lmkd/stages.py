@@ -302,11 +302,12 @@ def _first_term_variables(
         crops = {key: jnp.asarray(value)[None] for key, value in face.items()}
         return terms_see(net, networks, options, variables, frozen, crops)
 
-    shapes = _shapes(lambda v, f: terms.init(jax.random.key(0), one_face(v, f)), variables, frozen)
+    inputs = _shapes(one_face, variables, frozen)  # the networks are traced once for both of these:
+    shapes = _shapes(lambda i: terms.init(jax.random.key(0), i._replace(stride=net.stride)), inputs)
     plain = initialise.drawn({name: own._asdict() for name, own in shapes.items()}, seed=seed)
     owned = {name: TermVariables(**own) for name, own in plain.items()}
     ones = np.ones(len(terms.terms), np.float32)
-    _shapes(lambda v, f, t: terms.sums(one_face(v, f), t, 0, ones)[0], variables, frozen, owned)
+    _shapes(lambda i, t: terms.sums(i._replace(stride=net.stride), t, 0, ones)[0], inputs, owned)
     return owned
 
 

@@ -1,11 +1,13 @@
 """The training state: everything that a step changes and a checkpoint keeps."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lmkd.distill.base import TermVariables
@@ -47,11 +49,7 @@ def create(
 ) -> TrainState:
     """Returns the state before the first step."""
     params, stats, terms = variables["params"], variables.get("batch_stats", {}), dict(terms or {})
-    opt_state = {
-        "student": optimizers.student.init(params),
-        "adapters": optimizers.adapters.init(adapters(terms)),
-        "critics": {name: optimizers.critics.init(critic) for name, critic in critics(terms).items()},
-    }
+    opt_state = jax.jit(functools.partial(_opt_state, optimizers))(params, adapters(terms), critics(terms))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -59,9 +57,17 @@ def create(
         terms=terms,
         opt_state=opt_state,
         # A copy: a donated buffer may not appear twice in the state.
-        ema=jax.tree.map(jnp.copy, {"params": params, "batch_stats": stats}) if ema else None,
+        ema=jax.tree.map(np.array, {"params": params, "batch_stats": stats}) if ema else None,
         key=jax.random.key(seed),
     )
+
+
+def _opt_state(optimizers: Optimizers, params, adapters, critics) -> dict[str, Any]:
+    return {
+        "student": optimizers.student.init(params),
+        "adapters": optimizers.adapters.init(adapters),
+        "critics": {name: optimizers.critics.init(critic) for name, critic in critics.items()},
+    }
 
 
 def adapters(terms: Mapping[str, TermVariables]) -> dict[str, Any]:
