@@ -6,6 +6,7 @@ an override of the batch size or the data counts.
 
 from ml_collections import ConfigDict
 
+from lmkd.core import plugins
 from lmkd.core.errors import unknown
 
 VARIANTS = ("plain", "small", "smoke")
@@ -246,10 +247,11 @@ def term(
 
 
 def plain(s: ConfigDict) -> ConfigDict:
-    """Returns a copy of a stage without its teachers and what they teach."""
+    """Returns a copy of a stage without its teachers, what they teach and what it takes over from them."""
     s = ConfigDict(s.to_dict())
     s.teachers = ConfigDict()
-    for name in [name for name, t in s.terms.items() if not t.type.startswith("ground_truth.")]:
+    s.model.start_from, s.model.prune_from, s.model.frozen = "", "", ()
+    for name in [name for name, t in s.terms.items() if plugins.resolve("lmkd.distill.terms", t.type).teachers != "none"]:
         del s.terms[name]
     return s
 
@@ -329,13 +331,14 @@ def options(variant: str | None, allowed: tuple[str, ...]) -> dict[str, str]:
 def finish(config: ConfigDict, variant: str | None) -> ConfigDict:
     """Returns a config with the variant after the colon of --config applied: the last line of every `get_config`.
 
-    "plain" is the last stage alone, without teachers; "small" and "smoke" are the functions; words are joined by commas.
+    "plain" is one stage alone, without teachers: the one of that name or else the last; "small" and "smoke" are the functions;
+    words are joined by commas.
     """
     words = options(variant, VARIANTS)
     if "plain" in words:
-        name = config.stages[-1]
+        name = "plain" if "plain" in config.stage else config.stages[-1]
         config.stage = ConfigDict({name: plain(config.stage[name]).to_dict()})
-        config.stages, config.expected = (name,), ""
+        config.stages, config.expected, config.ablation.baseline = (name,), "", ""
     if "small" in words:
         config = small(config)
     return smoke(config) if "smoke" in words else config

@@ -49,7 +49,7 @@ def published_teacher(s: ConfigDict) -> None:
 
 
 def published_student(s: ConfigDict) -> None:
-    """A slim HRNet at 256 px, by the same recipe as its teachers: 1.3M parameters, 0.9G MACs (98 points)."""
+    """A slim HRNet at 256 px, by the same recipe as its teachers: 1.02M parameters, 0.7G MACs (98 points)."""
     common.published_hrnet(s)
     slim = common.hrnet(width=12, modules=(1, 2, 1), blocks=2, stage1_width=32, stage1_blocks=1, stem_width=32)
     s.model.backbone_options = ConfigDict(slim)
@@ -111,13 +111,14 @@ def pruned(s: ConfigDict) -> None:
 
 def longer(s: ConfigDict, times: float) -> None:
     """As many times the steps; a schedule's boundaries move along."""
+    s.train.length = times_longer(s.train.length, times)
+    s.optimizer.boundaries = tuple(times_longer(boundary, times) for boundary in s.optimizer.boundaries)
 
-    def times_longer(length: str) -> str:
-        number, unit = length.split()
-        return f"{round(float(number) * times)} {unit}"
 
-    s.train.length = times_longer(s.train.length)
-    s.optimizer.boundaries = tuple(map(times_longer, s.optimizer.boundaries))
+def times_longer(length: str, times: float) -> str:
+    """Returns so many times a length, rounded to its unit."""
+    number, unit = length.split()
+    return f"{round(float(number) * times)} {unit}"
 
 
 def add_rows(config: ConfigDict, rows: Mapping[str, ConfigDict], seeds: int) -> list[str]:

@@ -38,10 +38,12 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config = base.get_config()
     _data(config, words, laptop)
     teachers = _teachers(config, words.get("teachers", ""))
-    method.longer(config.stage.student, int(words.get("length", 100)) / 100)
+    share = int(words.get("length", 100)) / 100
+    method.longer(config.stage.student, share)
+    warm_up = method.times_longer(base.WARM_UP, share)  # the critics' share of a run stays what it is
     students: dict[str, ConfigDict] = {}
     for size in _sizes(words.get("sizes", "")):
-        students |= _rows(config.stage.student, size, base.WARM_UP, tuple(teachers))
+        students |= _rows(config.stage.student, size, warm_up, tuple(teachers))
     del config.stage.student
     before = tuple(place for place in teachers.values() if place in config.stage)
     config.stages = (*before, *method.add_rows(config, students, int(words.get("seeds", 3))))

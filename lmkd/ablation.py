@@ -42,6 +42,7 @@ def compare(
     if config.ablation.baseline not in by_row:
         print(f"no comparison: no stage of row {config.ablation.baseline!r} is among config.stages")
         return []
+    _leave_out_orphans(config, by_row)
     first_seeds = {row: workdir / members[0]["name"] for row, members in by_row.items()}
     latencies = _latencies(first_seeds) if config.ablation.latency else {}
     found = []
@@ -53,6 +54,16 @@ def compare(
             ]
             found.append(Comparison(reference, config.ablation.baseline, rows, bool(config.ablation.front)))
     return found
+
+
+def _leave_out_orphans(config: ConfigDict, by_row: dict[str, list[Mapping[str, Any]]]) -> None:
+    """Takes out the rows whose own baseline was not trained, and says so."""
+    for row, members in list(by_row.items()):
+        other = config.stage[members[0]["name"]].compared_with
+        if other and other not in by_row:
+            print(f"row {row!r} is left out of the comparison: no stage of row {other!r}, its baseline, is among config.stages")
+            del by_row[row]
+            return _leave_out_orphans(config, by_row)
 
 
 def _row(config, workdir: Path, name: str, members, results, reference: str, crop: str, first_split: bool) -> Row:

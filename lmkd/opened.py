@@ -99,9 +99,9 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
     variables, share = parallel.rows_over_devices(loaded.variables)
 
     def run(crops: np.ndarray) -> Reading:
-        # Padded to a power of two, so that a few programs serve every number of faces.
-        count = len(crops)
-        size = max(_next_power(count), jax.local_device_count())
+        # Padded to a power of two, so that a few programs serve every number of faces, then to a share for every device.
+        count, devices = len(crops), jax.local_device_count()
+        size = -(-_next_power(count) // devices) * devices
         padded = np.concatenate([crops, np.zeros((size - count, *crops.shape[1:]), np.uint8)])
         heatmaps, *points = predict(variables, share(padded))
         # Heatmaps stay on the device, points come: most callers never look at the former.

@@ -4,6 +4,7 @@ scored = score_split(open_model("out/tflite_int8"), config, "the300w:common", cr
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,8 +115,9 @@ def check_scorable(config: ConfigDict) -> None:
             problems.append(str(unknown("normaliser", normaliser, names, f"config.evaluation.normaliser, {where}")))
         try:
             trained.scheme.subset_indices(source.scheme.name)
-            for crop in crops:
-                transforms.CropProtocol(crop, data.crop_scale).square(source[0])
+            for record in itertools.islice(pipeline.readable(source, pipeline.Unreadable(data.on_unreadable)), 1):
+                for crop in crops:
+                    transforms.CropProtocol(crop, data.crop_scale).square(record)
         except UserError as error:
             problems.append(f"{where}: {error}")
     report_together(problems, "the data do not fit the config")

@@ -278,7 +278,8 @@ def _batches(config: ConfigDict, name: str, source: reading.Records, unreadable:
     crop = transforms.CropProtocol(config.data.crop, config.data.crop_scale)
     train, shape_model = config.stage[name].train, None
     if train.smooth_points:
-        shape_model = smoothing.fit(np.stack([source[n].landmarks_px for n in range(len(source))]), share=train.smooth_points)
+        shapes = np.stack([record.landmarks_px for record in pipeline.readable(source, unreadable)])
+        shape_model = smoothing.fit(shapes, share=train.smooth_points)
     return pipeline.training_batches(
         source,
         transforms.MakeFace(source.scheme, crop_px, crop, build.augmentation(config), shape_model=shape_model),

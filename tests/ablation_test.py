@@ -4,6 +4,9 @@ import json
 
 import pytest
 from doors import TINY, door
+from ml_collections import ConfigDict
+
+from lmkd import ablation
 
 STAGES = (
     "teacher_w32",
@@ -63,11 +66,21 @@ def test_a_student_is_used_without_its_teachers(compared, tmp_path):
         (tmp_path / "teacher_w32").rename(workdir / "teacher_w32")
 
 
+def test_a_row_without_its_own_baseline_is_left_out_in_words(capsys):
+    rows = {"plain 1m": "", "taught 1m": "plain 1m", "taught 2m": "plain 2m", "longer 2m": "taught 2m"}
+    config = ConfigDict({"stage": {row: {"compared_with": other} for row, other in rows.items()}})
+    by_row = {row: [{"name": row}] for row in rows}
+    ablation._leave_out_orphans(config, by_row)
+    assert list(by_row) == ["plain 1m", "taught 1m"]
+    assert "'taught 2m' is left out" in capsys.readouterr().out
+
+
 def test_one_stage_is_chosen_by_its_name_and_teachers_that_are_missing_are_told(compared, tmp_path):
     workdir, _ = compared
     arguments = (f"--config={TINY / 'ablation.py'}", f"--data_dir={workdir.parents[1]}", "--no_faces")
     done = door("main", *arguments, "--config.stages=everything_s0", f"--workdir={tmp_path / 'new'}", cwd=tmp_path)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "stage teacher_w32 is not finished" in done.stderr and "stage teacher_v2p is not finished" in done.stderr
-    done = door("main", *arguments, "--config.stages=plain_s0", f"--workdir={workdir}", cwd=tmp_path)
+    arguments = (*arguments, "--config.ablation.robustness_faces=0", f"--workdir={workdir}")
+    done = door("main", *arguments, "--config.stages=plain_s0", cwd=tmp_path)
     assert done.returncode == 0 and "stage plain_s0: finished, skipped" in done.stdout, done.stderr

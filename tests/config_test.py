@@ -34,6 +34,20 @@ def test_every_shipped_config_passes_its_check(name, variant):
     configs.check(configs.load(f"configs/{name}.py" + (f":{variant}" if variant else "")))
 
 
+@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"ablation", "compare", "study"}))
+def test_plain_is_one_stage_that_needs_no_other(name):
+    config = configs.load(f"configs/{name}.py:plain")
+    configs.check(config)
+    (stage,) = config.stages
+    assert not config.stage[stage].teachers and config.stage[stage].terms
+
+
+def test_a_shorter_study_shortens_what_its_critics_wait_for():
+    whole, tenth = (configs.load(f"configs/study.py:laptop,sizes=1m,seeds=1{part}") for part in ("", ",length=10"))
+    lengths = [(s.train.length, s.terms.adversarial_w32.schedule.begin) for s in (c.stage.taught_1m_s0 for c in (whole, tenth))]
+    assert lengths == [("6000 steps", "1000 steps"), ("600 steps", "100 steps")]
+
+
 def test_all_problems_come_in_one_message():
     config = common.get_config()
     config.stages = ("student", "teacher")

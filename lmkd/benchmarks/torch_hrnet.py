@@ -20,10 +20,11 @@ def like(net: Landmarker) -> Any:
     """Returns PyTorch's network of the shape of ours.
 
     Raises:
-      Unlike: ours is no HRNet of basic blocks with head V2, or torch is missing; the message says it.
+      Unlike: ours is no HRNet of basic blocks with head V2 on all its branches, or torch is missing; the message says it.
     """
-    if not (isinstance(net.backbone, HRNet) and isinstance(net.head, V2) and net.backbone.block == "basic"):
-        raise Unlike("PyTorch: its rows are for an HRNet of basic blocks with head V2")
+    hrnet = net.backbone
+    if not (isinstance(hrnet, HRNet) and isinstance(net.head, V2) and hrnet.block == "basic" and hrnet.all_outputs):
+        raise Unlike("PyTorch: its rows are for an HRNet of basic blocks with head V2 and backbone_options.all_outputs=True")
     try:
         import torch  # noqa: F401
     except ImportError as error:

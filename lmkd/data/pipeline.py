@@ -43,6 +43,15 @@ class Unreadable:
             return sorted(self._keys)
 
 
+def readable(records: Records, unreadable: Unreadable) -> Iterator[Record]:
+    """Yields the records that can be read, images still encoded; the others are noted."""
+    for index in range(len(records)):
+        try:
+            yield records[index]
+        except UnreadableRecord as error:
+            unreadable.note(error)
+
+
 def training_batches(
     records: Records,
     make_face: MakeFace,

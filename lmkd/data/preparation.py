@@ -208,7 +208,7 @@ def _prepare_drawn(cls: Any, root: Path, config_name: str | None, progress: bool
 def _write(
     cls: Any, root: Path, config: Any, *, tree: Any = None, download_dir: Path | None = None, progress: bool
 ) -> Prepared:
-    """Writes one preparation; leaves `root` as it was where that fails."""
+    """Writes one preparation; where that fails, `root` is as it was, but for what others have put there since."""
     path = _version_dir(root, cls, config if isinstance(config, str) else config.name)
     before = {p for p in (root, root / cls.name, path.parent) if p.exists()}
     with _quiet_tfds(progress), contextlib.ExitStack() as stack:
@@ -222,11 +222,19 @@ def _write(
         except BaseException as error:
             if isinstance(error, OSError) and _is_prepared(path):  # another process was faster
                 return _described(cls, path, reused=True)
-            for made in (path.parent, root / cls.name, *([] if download_dir else [root])):  # downloads are kept
-                if made not in before:
-                    shutil.rmtree(made, ignore_errors=True)
+            # TFDS has taken away its own unfinished folder.
+            _remove_empty([made for made in (path.parent, root / cls.name, root) if made not in before])
             raise
     return _described(cls, path, reused=False)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Removes the folders that hold nothing, or TFDS's note of a default config alone; the innermost comes first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            if [inside.name for inside in folder.iterdir()] == [".config"]:
+                shutil.rmtree(folder / ".config")
+            folder.rmdir()
 
 
 def _described(cls: Any, path: Path, *, reused: bool) -> Prepared:

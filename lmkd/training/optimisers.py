@@ -68,14 +68,16 @@ def optimiser(
 
 
 def sparing(transform: optax.GradientTransformation, parts: tuple[str, ...]) -> optax.GradientTransformation:
-    """Returns the transform without any update, weight decay included, of what stands under the top-level names `parts`."""
+    """Returns the transform for parameters of which those under the top-level names `parts` rest: their gradients count in no
+    norm, and nothing, weight decay included, changes them."""
     if not parts:
         return transform
 
     def frozen(params: Any) -> Any:
         return {name: jax.tree.map(lambda _, name=name: name in parts, part) for name, part in params.items()}
 
-    return optax.chain(transform, optax.masked(optax.set_to_zero(), frozen))
+    resting = optax.masked(optax.set_to_zero(), frozen)
+    return optax.chain(resting, transform, resting)
 
 
 def _kernels(params: Any) -> Any:

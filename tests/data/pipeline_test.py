@@ -7,6 +7,7 @@ from small_faces import POINTS, SCHEME, Faces, png_that_claims
 from lmkd.core import batch as batch_table
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline, transforms
+from lmkd.data.reading import UnreadableRecord
 
 
 def training(faces, *, batch_size=4, policy="error", threads=2, seed=3, **options):
@@ -141,6 +142,20 @@ def test_unreadable_training_record_is_replaced_by_the_next_valid_one():
 def test_by_default_an_unreadable_record_is_an_error_with_its_key(start):
     with pytest.raises(UserError, match="face1.*on_unreadable"):
         start()
+
+
+def test_records_are_read_without_those_that_cannot_be():
+    class Damaged(Faces):
+        def __getitem__(self, n):
+            if n == 1:
+                raise UnreadableRecord("record 'face1' is damaged", "face1")
+            return super().__getitem__(n)
+
+    unreadable = pipeline.Unreadable("skip")
+    assert [record.key for record in pipeline.readable(Damaged(3), unreadable)] == ["face0", "face2"]
+    assert unreadable.keys() == ["face1"]
+    with pytest.raises(UserError, match="face1.*on_unreadable"):
+        list(pipeline.readable(Damaged(3), pipeline.Unreadable("error")))
 
 
 def test_a_set_without_any_readable_image_ends():

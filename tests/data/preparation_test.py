@@ -82,6 +82,12 @@ def test_a_failure_while_writing_leaves_nothing(tree, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         preparation.prepare("own_faces", manual_dir=tree, data_dir=tmp_path / "new", progress=False)
     assert not (tmp_path / "new").exists()
+    del calls[2:]
+    drawn = preparation.builder_class("synthetic_faces")  # TFDS writes down its default config before it begins
+    monkeypatch.setattr(drawn, "_generate_examples", lambda *_, **__: failing(*calls[:2]))
+    with pytest.raises(OSError, match="disk full"):
+        preparation.prepare("synthetic_faces", config_name="tiny", data_dir=tmp_path / "new", progress=False)
+    assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     first = preparation.prepare("own_faces", manual_dir=tree, data_dir=data_dir, progress=False)
     assert not first.reused
@@ -92,6 +98,22 @@ def test_a_failure_while_writing_leaves_nothing(tree, tmp_path, monkeypatch):
     with pytest.raises(OSError):
         preparation.prepare("own_faces", manual_dir=tree, data_dir=data_dir, options={"seed": 5}, progress=False)
     assert sorted(str(p) for p in data_dir.rglob("*")) == before
+
+
+def test_a_failure_spares_what_another_process_has_prepared_meanwhile(tree, tmp_path, monkeypatch):
+    root = tmp_path / "new"
+    theirs = root / "own_faces" / "theirs" / "1.0.0" / "dataset_info.json"
+
+    def failing(face, flags):
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(common, "example", failing)
+    with pytest.raises(KeyboardInterrupt):
+        preparation.prepare("own_faces", manual_dir=tree, data_dir=root, progress=False)
+    assert [p for p in root.rglob("*") if p.is_file()] == [theirs]
+    assert [p.name for p in (root / "own_faces").iterdir()] == ["theirs"]
 
 
 def test_reading_needs_neither_tensorflow_nor_the_folder(tree, tmp_path):

@@ -29,6 +29,16 @@ def test_steps_count_from_the_start_of_training():
     assert rates("step", (29, 31, 49, 51), **options) == pytest.approx([1.0, 0.1, 0.1, 0.01])
 
 
+def test_parts_that_rest_neither_move_nor_count_in_the_gradient_s_norm():
+    whole = optimisers.optimiser("sgd", lambda s: 1.0, **(OPTIONS | {"clip_norm": 5.0, "weight_decay": 0.1}))
+    optimizer = optimisers.sparing(whole, ("head",))
+    params = {"backbone": {"kernel": jnp.zeros((1, 2))}, "head": {"kernel": jnp.ones((1, 1))}}
+    gradients = {"backbone": {"kernel": jnp.asarray([[3.0, 4.0]])}, "head": {"kernel": jnp.full((1, 1), 1000.0)}}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["backbone"]["kernel"], [[-3.0, -4.0]])
+    np.testing.assert_array_equal(updates["head"]["kernel"], 0.0)
+
+
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weight_decay_spares_norms_and_biases(name):
     optimizer = optimisers.optimiser(name, lambda s: 0.1, **(OPTIONS | {"weight_decay": 0.5}))
