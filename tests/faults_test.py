@@ -41,7 +41,7 @@ def kill(process: subprocess.Popen, folder: Path, *, in_a_save: bool, seconds: f
 
 
 def test_killed_at_random_moments_a_run_ends_as_an_undisturbed_one(tmp_path, record_property):
-    job = {"steps": 30 + 12 * KILLS, "seconds_a_step": 0.1}
+    job = {"steps": 6 + 12 * KILLS, "seconds_a_step": 0.1}
     undisturbed = told(finished(start(tmp_path / "undisturbed", 1, 1, steps=job["steps"])))
     draw, kills, in_saves = random.Random(0), 0, 0
     for n in range(KILLS):

@@ -31,6 +31,7 @@ def start(folder: Path, processes: int, devices: int, **job) -> list[subprocess.
     environment = os.environ | {
         "XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"]),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(WORKER.parent)]),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # dozens of processes compile the same small programs
     }
     jobs = [{"folder": str(folder), **job, **together, **({"process": n} if together else {})} for n in range(processes)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

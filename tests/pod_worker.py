@@ -41,7 +41,7 @@ def main(job: dict) -> None:
     optimizers = Optimizers(*[optax.sgd(0.5)] * 3)
     step = make_train_step(model, recipe, optimizers, lambda s: jnp.float32(1e-2), StepOptions(sigma_cells=1.0, ema_decay=0.9))
     trainer = Trainer(step, frozen={}, terms=recipe.names, kind=job.get("kind", "pmap"))
-    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3), jnp.uint8)))
+    variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3), jnp.uint8)))
     unreadable = pipeline.Unreadable("error")
     share = {"host": jax.process_index(), "hosts": jax.process_count()}
     make = transforms.MakeFace(SCHEME, SIDE, augmentation=transforms.Augmentation())

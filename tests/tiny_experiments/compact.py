@@ -7,6 +7,5 @@ from lmkd.configs import compact
 
 def get_config(variant=None):
     config = with_patches(compact.get_config("smoke"))
-    config.stage.stud5_ckd.model.backbone_options = config.stage.stud5_hint.model.backbone_options
     config.stage.stud5_hint.terms.hint.options.update({"student_tap": "features", "teacher_tap": "features"})
     return config

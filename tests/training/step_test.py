@@ -76,7 +76,7 @@ def test_sgd_step_follows_the_gradient_of_the_mean_loss():
                 target[b, :, :, k] = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2)
         return jnp.mean((maps - target) ** 2)
 
-    value, gradient = jax.value_and_grad(mean_loss)(state.params)
+    value, gradient = jax.jit(jax.value_and_grad(mean_loss))(state.params)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert_close(new.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient))
     assert int(new.step) == 1
@@ -96,7 +96,7 @@ def test_a_coordinate_network_follows_the_gradient_of_its_points():
         fractions = (jnp.mean(maps[0], axis=(1, 2)) @ dense["kernel"] + dense["bias"][None]).reshape(4, POINTS, 2)
         return jnp.mean(jnp.sum((fractions + 0.5 - (batch["landmarks_px"] + 0.5) / SIDE) ** 2, axis=-1))
 
-    value, gradient = jax.value_and_grad(mean_loss)(state.params)
+    value, gradient = jax.jit(jax.value_and_grad(mean_loss))(state.params)
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
     assert_close(new.params, jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradient))
