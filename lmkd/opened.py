@@ -99,9 +99,8 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
     variables, share = parallel.rows_over_devices(loaded.variables)
 
     def run(crops: np.ndarray) -> Reading:
-        # Padded to a power of two, so that a few programs serve every number of faces, then to a share for every device.
-        count, devices = len(crops), jax.local_device_count()
-        size = -(-_next_power(count) // devices) * devices
+        count = len(crops)
+        size = _padded(count, jax.local_device_count())
         padded = np.concatenate([crops, np.zeros((size - count, *crops.shape[1:]), np.uint8)])
         heatmaps, *points = predict(variables, share(padded))
         # Heatmaps stay on the device, points come: most callers never look at the former.
@@ -163,5 +162,7 @@ def _of_file(card: dict[str, Any], file: Path, flip_test: bool | None) -> Opened
     return opened
 
 
-def _next_power(count: int) -> int:
-    return 1 << max(count - 1, 0).bit_length()
+def _padded(count: int, devices: int) -> int:
+    """A power of two, so that a few programs serve every number of faces, rounded up to an equal share for every device."""
+    power = 1 << max(count - 1, 0).bit_length()
+    return -(-power // devices) * devices

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmkd import kept_configs, opened
 from lmkd.configs import common
@@ -22,6 +24,12 @@ def export(folder, form, file, **changes):
     }  # fmt: skip
     card.write(folder, whole | changes)
     return folder
+
+
+@given(st.integers(1, 5000), st.integers(1, 16))
+def test_a_batch_is_padded_to_equal_shares_for_any_number_of_devices(count, devices):
+    size = opened._padded(count, devices)
+    assert size >= count and size % devices == 0 and size < 2 * count + devices
 
 
 @pytest.mark.parametrize(("form", "file"), [("stablehlo", "model.stablehlo"), ("onnx", "model.onnx")])
