@@ -130,7 +130,8 @@ def _refuse_changes(config: ConfigDict, name: str, folder: Path, teachers: stage
     before = folder / "config.json"
     if not before.is_file():
         return
-    changes = kept_configs.changed_keys(kept_configs.completed(kept_configs.from_json(before.read_text())), config, name)
+    kept = kept_configs.completed(kept_configs.from_json(before.read_text()))
+    changes = kept_configs.changed_keys(kept, config, name, finished=(folder / "finished.json").is_file())
     changes += stages.changed_teachers(folder, teachers)
     if changes:
         raise UserError(

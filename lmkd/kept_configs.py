@@ -17,6 +17,8 @@ FREE_TO_CHANGE = (
     "data.validation", "data.test",
     "model.backbone_options.rematerialise", "stages", "expected", "ablation.", "row", "compared_with",
 )  # fmt: skip
+# Of these, what the best checkpoint is chosen by: numbers of two protocols are no choice. Kept until it is finished.
+CHOOSES_BEST = ("data.validation", "evaluation.normaliser")
 
 
 def to_json(config: ConfigDict) -> str:
@@ -48,15 +50,16 @@ def completed(config: ConfigDict) -> ConfigDict:
         raise UserError(f"a kept config is not one of lmkd's: {type(error).__name__}: {error}") from error
 
 
-def changed_keys(before: ConfigDict, now: ConfigDict, stage: str) -> list[str]:
-    """Lists the keys that shape `stage` and differ: "data.crop_scale: 1.25 -> 1.1"."""
+def changed_keys(before: ConfigDict, now: ConfigDict, stage: str, *, finished: bool) -> list[str]:
+    """Lists the keys that shape `stage`, or what is yet to be chosen of it, and differ: "data.crop_scale: 1.25 -> 1.1"."""
     flat_before, flat_now = (dict(_flat(json.loads(to_json(c)))) for c in (before, now))
     changes = []
     for key in sorted(set(flat_before) | set(flat_now)):
         if key.startswith("stage.") and not key.startswith(f"stage.{stage}."):
             continue
         free = key.removeprefix(f"stage.{stage}.")
-        if free.startswith(FREE_TO_CHANGE) or flat_before.get(key) == flat_now.get(key):
+        may_change = free.startswith(FREE_TO_CHANGE) and (finished or free not in CHOOSES_BEST)
+        if may_change or flat_before.get(key) == flat_now.get(key):
             continue
         changes.append(f"{key}: {flat_before.get(key, 'absent')} -> {flat_now.get(key, 'absent')}")
     return changes

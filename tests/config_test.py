@@ -91,11 +91,12 @@ def test_changes_that_shape_a_stage_are_named_and_others_are_free():
     now.data.crop_scale = 1.1
     now.data.threads = 8
     now.evaluation.flip_test = False
+    now.evaluation.normaliser = "box"
     now.stage.student.train.log_every = "1 steps"
-    assert kept_configs.changed_keys(before, now, "student") == [
-        "data.crop_scale: 1.25 -> 1.1",
-        "stage.student.optimizer.learning_rate: 0.001 -> 0.0005",
-    ]
+    shaping = ["data.crop_scale: 1.25 -> 1.1", "stage.student.optimizer.learning_rate: 0.001 -> 0.0005"]
+    assert kept_configs.changed_keys(before, now, "student", finished=True) == shaping
+    choosing = ["evaluation.normaliser:  -> box"]  # the best checkpoint, while it is yet to be chosen
+    assert kept_configs.changed_keys(before, now, "student", finished=False) == [shaping[0], *choosing, shaping[1]]
 
 
 def test_a_shipped_config_is_found_from_any_folder(tmp_path, monkeypatch):
