@@ -47,29 +47,21 @@ def check(found):
     assert found["ratio_with_terms"] == pytest.approx(found["whole"]["median_ms"] / sum(medians.values()))
 
 
-def test_the_door_prints_the_table_and_writes_the_figures(config_path, tmp_path):
+def test_the_door_times_parts_on_several_devices_prints_the_table_and_writes_the_figures(config_path, tmp_path):
     done = door(
-        "benchmark", "--what=distillation_step", f"--config={config_path}", "--rounds=1", f"--output={tmp_path / 'out'}",
-        cwd=tmp_path,
+        "benchmark", "--what=distillation_step", f"--config={config_path}", "--config.stage.student.critics.steps=2",
+        "--rounds=2", f"--output={tmp_path / 'out'}", cwd=tmp_path, devices=2,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "distillation_step.json").read_text())
     check(found)
-    assert found["conditions"]["stage"] == "student" and found["conditions"]["rounds"] == 1
-    assert "cpu" in found["versions"]["devices"] and "cpu" in done.stdout
+    assert found["conditions"]["stage"] == "student" and found["conditions"]["rounds"] == 2
+    assert found["conditions"]["image_px"] == {"student": 32, "v2p": 32, "w32": 32}
+    assert [len(p["rounds_ms"]) for p in found["parts"]] == [2] * len(PARTS)
+    assert found["parts"][3]["what"].startswith("2 update(s) of adversarial_v2p, adversarial_w32")
+    assert "2 x cpu" in found["versions"]["devices"] and "2 x cpu" in done.stdout
     assert all(f"| {name} " in done.stdout for name in [*PARTS, "step", "sum"])
     assert f"{found['ratio']:.3f} (" in done.stdout
-
-
-def test_parts_run_on_several_devices_round_after_round(config_path):
-    config = configs.load(str(config_path))
-    config.stage.student.critics.steps = 2
-    topic = distillation_step.run(config, stage="student", rounds=2)
-    check(topic.figures)
-    assert [len(p["rounds_ms"]) for p in topic.figures["parts"]] == [2] * len(PARTS)
-    assert topic.conditions["image_px"] == {"student": 32, "v2p": 32, "w32": 32}
-    critics = topic.figures["parts"][3]
-    assert critics["what"].startswith("2 update(s) of adversarial_v2p, adversarial_w32")
 
 
 def test_a_plain_step_stands_beside_its_roofline(config_path):
