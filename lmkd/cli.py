@@ -18,15 +18,10 @@ from lmkd.training import hosts
 from lmkd.training.loop import Interrupted
 
 GOES_ON = "The same command goes on from there."
-# For XLA on CPU (docs/performance.md). XLA ends processes over flags that it does not know: other versions get none.
-# Without its library YNNPACK, which takes products and reductions over: networks run no faster for it, and a program that comes
-# from the compilation cache searches all its instructions for each one, 25 of 40 s for HRNet-W18. And with fusions of several
-# results: then no operation is repeated in each fusion that wants its result, and HRNet-W18's step takes 0.84 of the time.
-COMPILER_FLAGS = (
-    "--xla_cpu_experimental_ynn_fusion_type= --xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
-    if jax.__version_info__[:2] == (0, 10)
-    else ""
-)
+# For XLA on CPU, without its library YNNPACK, which takes products and reductions over: networks run no faster for it, and a
+# program that comes from the compilation cache searches all its instructions for each one, 25 of 40 s for HRNet-W18
+# (docs/performance.md). XLA ends processes over flags it does not know: versions that were not measured get none.
+COMPILER_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" if jax.__version_info__[:2] == (0, 10) else ""
 
 
 def define_config_flag(default: str | None = None) -> None:
@@ -69,8 +64,8 @@ def run(
 def _tune_compiler() -> None:
     """Sets what XLA reads before its first compilation, unless the user has."""
     given = os.environ.get("XLA_FLAGS", "")
-    ours = [flag for flag in COMPILER_FLAGS.split() if flag.split("=")[0] not in given]
-    os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()
+    if COMPILER_FLAGS.partition("=")[0] not in given:
+        os.environ["XLA_FLAGS"] = f"{given} {COMPILER_FLAGS}".strip()
 
 
 def _parse(argv: list[str], needs_config: bool) -> list[str]:
