@@ -57,13 +57,13 @@ def compare(
 
 
 def _leave_out_orphans(config: ConfigDict, by_row: dict[str, list[Mapping[str, Any]]]) -> None:
-    """Takes out the rows whose own baseline was not trained, and says so."""
-    for row, members in list(by_row.items()):
-        other = config.stage[members[0]["name"]].compared_with
-        if other and other not in by_row:
-            print(f"row {row!r} is left out of the comparison: no stage of row {other!r}, its baseline, is among config.stages")
+    """Takes out the rows whose own baseline was not trained, then those that stand on these, and says so."""
+    others = {row: config.stage[members[0]["name"]].compared_with for row, members in by_row.items()}
+    while orphans := [row for row in by_row if others[row] and others[row] not in by_row]:
+        for row in orphans:
+            missing = f"no stage of row {others[row]!r}, its baseline, is among config.stages"
+            print(f"row {row!r} is left out of the comparison: {missing}")
             del by_row[row]
-            return _leave_out_orphans(config, by_row)
 
 
 def _row(config, workdir: Path, name: str, members, results, reference: str, crop: str, first_split: bool) -> Row:

@@ -25,8 +25,8 @@ def test_every_runtime_that_is_here_is_timed_on_every_batch(tmp_path, monkeypatc
     found = inference.measure(tmp_path, 1, 2)
     assert [(r["name"], r["batch"]) for r in found["rows"]] == [("jax.jit", 1), ("onnx", 1), ("jax.jit", 8), ("onnx", 8)]
     assert all(len(r["rounds_ms"]) == 2 and r["median_ms"] > 0 for r in found["rows"])
-    (missing,) = found["missing"]
-    assert missing.startswith("PyTorch: its rows are for an HRNet of basic blocks with head V2")
+    wanted = "PyTorch: its rows are for an HRNet of basic blocks with head V2 and backbone_options.all_outputs=True"
+    assert found["missing"] == [wanted]
     text = inference._table({1: found}, {"onnx": 1_500_000, "orbax": 2_000_000})
     assert text.startswith("| runtime | MB   | 1 core, 1 crop: ms | 1 core, 8 crops: ms |") and "| onnx    | 1.50 |" in text
 
