@@ -66,7 +66,7 @@ class AnisotropicAttention(nn.Module):
         if self.enlarge == "deconvolution":
             for n, (kernel, stride) in enumerate(((6, 4), (4, 2)), 1):
                 x = TransposedConv(x.shape[-1], kernel, stride, dtype=self.dtype, name=f"deconv{n}")(x)
-                x = nn.relu(self.norm(use_running_average=not train, name=f"bn{n}")(x))
+                x = layers.activated(self.norm(use_running_average=not train, name=f"bn{n}")(x), nn.relu, train)
                 taps[f"deconv{n}"] = x
         k, e = self.num_points, len(self.edges)
         # One product for the three branches.

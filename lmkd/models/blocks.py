@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
         y = ConvNorm(channels, size=1, activation=None, name="conv3", **policy)(y, train)
         if x.shape[-1] != channels or self.stride > 1:
             x = ConvNorm(channels, size=1, stride=self.stride, activation=None, name="shortcut", **policy)(x, train)
-        return nn.relu(y + x)
+        return layers.activated(y + x, nn.relu, train)
 
 
 class SqueezeExcite(nn.Module):

@@ -96,7 +96,7 @@ class Deconvolutions(nn.Module):
         x, taps = maps[-1], {}
         for n in range(1, STAGES + 1):
             x = TransposedConv(self.channels, self.kernel, dtype=self.dtype, name=f"deconv{n}")(x)
-            x = nn.relu(self.norm(use_running_average=not train, name=f"bn{n}")(x))
+            x = layers.activated(self.norm(use_running_average=not train, name=f"bn{n}")(x), nn.relu, train)
             taps[f"deconv{n}"] = x
         return last_maps(self.num_points, self.dtype)(x), {**taps, "features": x}
 

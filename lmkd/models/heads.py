@@ -107,7 +107,7 @@ class V2p(nn.Module):
             level = _halve(level) if i else level
             conv = Conv(self.neck_channels, use_bias=True, dtype=self.dtype, name=f"level{i}")
             enlarged.append(layers.upsample(conv(level), (height, width)))
-        features = nn.relu(self.norm(use_running_average=not train, name="bn")(sum(enlarged)))
+        features = layers.activated(self.norm(use_running_average=not train, name="bn")(sum(enlarged)), nn.relu, train)
         return last_maps(self.num_points, self.dtype)(features), {"features": features}
 
 

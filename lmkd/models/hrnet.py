@@ -65,7 +65,7 @@ class BasicBlock(nn.Module):
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         y = self.conv(x.shape[-1], name="conv1", **policy)(x, train)
         y = self.conv(x.shape[-1], activation=None, name="conv2", **policy)(y, train)
-        return nn.relu(y + x)
+        return layers.activated(y + x, nn.relu, train)
 
 
 class FusedModule(nn.Module):
@@ -90,7 +90,8 @@ class FusedModule(nn.Module):
         for i in range(len(maps)):
             for k in range(self.blocks):
                 maps[i] = BasicBlock(self.conv, name=f"branch{i}_block{k}", **policy)(maps[i], train)
-        return [nn.relu(sum(self._contributions(maps, i, train))) for i in range(self.outputs or len(maps))]
+        sums = [sum(self._contributions(maps, i, train)) for i in range(self.outputs or len(maps))]
+        return [layers.activated(x, nn.relu, train) for x in sums]
 
     def _contributions(self, maps, i, train):
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}

@@ -18,7 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lmkd.core.errors import UserError, unknown
+from lmkd.models import apart
 from lmkd.models.batch_norm import BatchNorm
+from lmkd.models.convolution import convolve
 
 UPSAMPLING = ("bilinear", "nearest")
 RESIZE_SCOPE = "resize"
@@ -50,12 +52,9 @@ def batch_norm(
 class Conv(nn.Module):
     """Square convolution on NHWC, kernel [size, size, c_in, features], PyTorch's padding of size // 2 on BOTH sides.
 
-    ("SAME" pads an even map for stride 2 on the far side only, which shifts the result by half an output cell.)
-
     Attributes:
       features: output channels.
-      size: odd kernel side. A 1x1 kernel is applied as a matrix product: the same numbers, and its weight gradient is
-        one product too, which XLA's CPU convolution is slow at.
+      size: odd kernel side.
       stride: of both axes.
       use_bias: adds a bias [features].
       dtype: of the computation.
@@ -74,20 +73,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.size == 1:
-            x = x[:, :: self.stride, :: self.stride] if self.stride > 1 else x
-            y = jnp.matmul(x, kernel[0, 0], preferred_element_type=self.output_dtype)
-        else:
-            y = jax.lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=[(self.size // 2, self.size // 2)] * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                preferred_element_type=self.output_dtype,
-            )
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = convolve(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype), self.stride, self.output_dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
@@ -145,7 +132,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c2"]:
         conv = Conv(self.features, self.size, self.stride, self.use_bias, dtype=self.dtype, name="conv")
         x = self.norm(use_running_average=not train, name="bn")(conv(x))
-        return self.activation(x) if self.activation else x
+        return activated(x, self.activation, train)
 
 
 class DepthwiseConvNorm(nn.Module):
@@ -161,7 +148,7 @@ class DepthwiseConvNorm(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 c"]:
         x = DepthwiseConv(self.stride, self.size, dtype=self.dtype, name="depthwise")(x)
         x = self.norm(use_running_average=not train, name="bn")(x)
-        return self.activation(x) if self.activation else x
+        return activated(x, self.activation, train)
 
 
 class SeparableConvNorm(nn.Module):
@@ -183,7 +170,14 @@ class SeparableConvNorm(nn.Module):
         x = DepthwiseConv(self.stride, dtype=self.dtype, name="depthwise")(x)
         x = Conv(self.features, size=1, dtype=self.dtype, name="pointwise")(x)
         x = self.norm(use_running_average=not train, name="bn")(x)
-        return self.activation(x) if self.activation else x
+        return activated(x, self.activation, train)
+
+
+def activated(x: Float[Array, "..."], activation: Callable | None, train: bool) -> Float[Array, "..."]:
+    """Returns `activation` of x (x where it is None); while training, a ReLU's result is kept (`lmkd.models.apart`)."""
+    if activation is nn.relu and train:
+        return apart.relu(x)
+    return activation(x) if activation else x
 
 
 def max_pool(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:

@@ -42,5 +42,5 @@ class Light(nn.Module):
         size = maps[0].shape[1], maps[0].shape[2]
         laterals = [Conv(self.channels, size=1, dtype=self.dtype, name=f"lateral{n}")(x) for n, x in enumerate(maps, 1)]
         summed: Any = sum(layers.upsample(x, size) for x in laterals)
-        features = nn.relu(self.norm(use_running_average=not train, name="bn")(summed))
+        features = layers.activated(self.norm(use_running_average=not train, name="bn")(summed), nn.relu, train)
         return last_maps(self.num_points, self.dtype)(features), {"features": features}

@@ -1,0 +1,57 @@
+"""Keeps XLA on CPU from computing an array again wherever it is read.
+
+    turned = apart(functools.partial(jnp.transpose, axes=(3, 1, 2, 0)))(x)
+    y = relu(x)                                     # while training
+
+XLA's fusion on CPU repeats element-wise operations inside each of their readers, however long the chain that leads there: a
+residual block's output is computed anew from all blocks before it, once a reader, and a weight gradient's transposing copy
+reads twenty arrays crosswise although the one it needs lies there already. `optimization_barrier` is taken away before fusion;
+a call that may not be inlined is not, so what goes into it and what comes out exists once. Elsewhere, where a compiler chooses
+its fusions well and needs to see the whole program, nothing is changed. Values are the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array, Float
+
+
+def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function` of arrays as a computation of its own on CPU, and as it is elsewhere.
+
+    Convolutions are no business of it: XLA on CPU turns only those outside into calls of a fast library.
+    """
+    traced_once = jax.jit(function)  # for all arguments of one shape
+
+    def on_cpu(*arguments: Any) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return traced_once(*arguments)
+
+    def call(*arguments: Any) -> Any:
+        return jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=function)
+
+    return call
+
+
+_relu = apart(lambda x: jnp.maximum(x, 0))
+
+
+@jax.custom_vjp
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`jax.nn.relu`, whose result is kept and tells its gradient (0 at 0) which elements were positive."""
+    return _relu(x)
+
+
+def _forward(x):
+    y = _relu(x)
+    return y, y
+
+
+def _backward(y, dy):
+    return (jnp.where(y > 0, dy, jnp.zeros_like(dy)),)
+
+
+relu.defvjp(_forward, _backward)
