@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 def apart(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `function` of arrays as a computation of its own on CPU, and as it is elsewhere.
 
-    Convolutions are no business of it: XLA on CPU turns only those outside into calls of a fast library.
+    Leave convolutions out of it: XLA on CPU rewrites them for its fast library in the outermost computation alone.
     """
     traced_once = jax.jit(function)  # for all arguments of one shape
 
