@@ -1,6 +1,9 @@
 """Keeps XLA on CPU from computing an array again wherever it is read.
 
-    turned = apart(functools.partial(jnp.transpose, axes=(3, 1, 2, 0)))(x)
+    @apart
+    def turned(x):
+        return jnp.transpose(x, (3, 1, 2, 0))
+
     y = relu(x)                                     # while training
 
 XLA's fusion on CPU repeats element-wise operations inside each of their readers, however long the chain that leads there: a
@@ -36,17 +39,19 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_relu = apart(lambda x: jnp.maximum(x, 0))
+@apart
+def _kept_relu(x):
+    return jnp.maximum(x, 0)
 
 
 @jax.custom_vjp
 def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`jax.nn.relu`, whose result is kept and tells its gradient (0 at 0) which elements were positive."""
-    return _relu(x)
+    return _kept_relu(x)
 
 
 def _forward(x):
-    y = _relu(x)
+    y = _kept_relu(x)
     return y, y
 
 

@@ -41,8 +41,7 @@ def convolve(
 
 def _convolved(x, kernel, stride, output_dtype):
     if kernel.shape[0] == 1:
-        x = x[:, ::stride, ::stride] if stride > 1 else x
-        return jnp.matmul(x, kernel[0, 0], preferred_element_type=output_dtype)
+        return jnp.matmul(x[:, ::stride, ::stride], kernel[0, 0], preferred_element_type=output_dtype)
     border = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x,
@@ -69,12 +68,9 @@ convolve.defvjp(_forward, _backward)
 
 def _kernel_gradient(x, dy, size, stride, output_dtype):
     if size == 1:
-        return _kernel_gradient_of_products(x[:, ::stride, ::stride] if stride > 1 else x, dy, output_dtype)
-
-    def by_transposition(x, dy):
-        kernel = jax.ShapeDtypeStruct((size, size, x.shape[-1], dy.shape[-1]), x.dtype)
-        return jax.linear_transpose(lambda kernel: _convolved(x, kernel, stride, output_dtype), kernel)(dy)[0]
-
+        cells = (a.reshape(-1, a.shape[-1]) for a in (x[:, ::stride, ::stride], dy))
+        return apart(functools.partial(_product_gradient, output_dtype=output_dtype))(*cells)[None, None]
+    by_transposition = functools.partial(_kernel_gradient_of_jax, size=size, stride=stride, output_dtype=output_dtype)
     if x.dtype != dy.dtype:
         return by_transposition(x, dy)
     turned = functools.partial(_kernel_gradient_of_turned, size=size, stride=stride)
@@ -84,29 +80,36 @@ def _kernel_gradient(x, dy, size, stride, output_dtype):
 _kernel_gradient_traced_once = jax.jit(_kernel_gradient, static_argnums=(2, 3, 4))  # for all layers of one shape
 
 
-def _kernel_gradient_of_products(x, dy, output_dtype):
-    """Cells of all faces are rows: one product, kernel [1, 1, c, c2]."""
+def _product_gradient(x, dy, output_dtype):
+    multiply = functools.partial(jnp.matmul, x, preferred_element_type=output_dtype)
+    return jax.linear_transpose(multiply, jax.ShapeDtypeStruct((x.shape[-1], dy.shape[-1]), x.dtype))(dy)[0]
 
-    def by_transposition(x, dy):
-        kernel = jax.ShapeDtypeStruct((x.shape[-1], dy.shape[-1]), x.dtype)
-        multiply = functools.partial(jnp.matmul, x, preferred_element_type=output_dtype)
-        return jax.linear_transpose(multiply, kernel)(dy)[0]
 
-    return apart(by_transposition)(*(a.reshape(-1, a.shape[-1]) for a in (x, dy)))[None, None]
+def _kernel_gradient_of_jax(x, dy, size, stride, output_dtype):
+    kernel = jax.ShapeDtypeStruct((size, size, x.shape[-1], dy.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _convolved(x, kernel, stride, output_dtype), kernel)(dy)[0]
 
 
 def _kernel_gradient_of_turned(x, dy, size, stride):
-    """As JAX differentiates it: x with its faces as channels, convolved with dy, whose cells lie `stride` apart."""
-    faces_last = apart(lambda x: jnp.transpose(x, (3, 1, 2, 0)))(x)
-    cells_first = apart(lambda dy: jnp.transpose(dy, (1, 2, 0, 3)))(dy)
+    """The same as a convolution of x, its faces as channels, with dy, whose cells lie `stride` apart."""
     border = size // 2
     reached = [(n_out - 1) * stride + size for n_out in dy.shape[1:3]]
     gradient = jax.lax.conv_general_dilated(
-        faces_last,
-        cells_first,
+        _faces_last(x),
+        _cells_first(dy),
         window_strides=(1, 1),
         padding=[(border, n - n_in - border) for n, n_in in zip(reached, x.shape[1:3], strict=True)],
         rhs_dilation=(stride, stride),
         dimension_numbers=NHWC,
     )
     return jnp.transpose(gradient, (1, 2, 0, 3))
+
+
+@apart
+def _faces_last(x):
+    return jnp.transpose(x, (3, 1, 2, 0))
+
+
+@apart
+def _cells_first(dy):
+    return jnp.transpose(dy, (1, 2, 0, 3))
