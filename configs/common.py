@@ -144,7 +144,9 @@ def stage() -> ConfigDict:
     critics.patience = "300 steps"  # a critic that has won or lost for so long is reported
 
     train = s.train = ConfigDict()
-    train.length = "60 epochs"
+    train.splits = ()  # what this stage learns from; () is data.train
+    train.unlabelled = ()  # further splits whose points only place the crop: teachers teach there, the truth does not
+    train.length = "60 epochs"  # epochs are of both together
     train.batch_size = 16  # faces a step, over all devices and hosts
     train.micro_batches = 1  # gradient accumulation: the batch is worked through in this many parts
     train.ema_decay = 0.0  # average of the parameters that predicts; 0 keeps none
@@ -247,10 +249,11 @@ def term(
 
 
 def plain(s: ConfigDict) -> ConfigDict:
-    """Returns a copy of a stage without its teachers, what they teach and what it takes over from them."""
+    """Returns a copy of a stage without its teachers, what they teach, on which faces, and what it takes over from them."""
     s = ConfigDict(s.to_dict())
     s.teachers = ConfigDict()
     s.model.start_from, s.model.prune_from, s.model.frozen = "", "", ()
+    s.train.unlabelled = ()
     for name in [name for name, t in s.terms.items() if plugins.resolve("lmkd.distill.terms", t.type).teachers != "none"]:
         del s.terms[name]
     return s
@@ -273,6 +276,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
         s.model.head_options.update(TINY.get(s.model.head, {}))
         s.model.weights = ""
         s.model.image_px = 0
+        s.train.splits = (f"{tiny}:train",) if s.train.splits else ()
+        s.train.unlabelled = (f"{tiny}:train",) if s.train.unlabelled else ()
         s.train.length = "6 steps"
         s.train.batch_size = 8
         s.train.log_every = "2 steps"
@@ -294,7 +299,9 @@ def small(config: ConfigDict) -> ConfigDict:
     for split in ("train", "validation", "test"):
         config.data[split] = (f"synthetic_faces/quickstart_68:{split}",)
     config.data.image_px = 64
+    drawn = config.data.train
     for s in config.stage.values():
+        s.train.splits, s.train.unlabelled = drawn if s.train.splits else (), drawn if s.train.unlabelled else ()
         s.model.image_px = 0
         s.optimizer.schedule, s.optimizer.warmup = "cosine", "40 steps"
         s.train.length, s.train.batch_size = "400 steps", 16

@@ -95,12 +95,26 @@ def adversarial(s: ConfigDict, warm_up: str, teachers: tuple[str, ...] = ("w32",
         )
 
 
-def teacher_heatmaps(s: ConfigDict, weight: float = 1.0) -> None:
+def teacher_heatmaps(s: ConfigDict, weight: float = 1.0, teachers: tuple[str, ...] = ("w32", "v2p")) -> None:
     """+ the teachers' heatmaps as targets: positions' cross-entropy for softmax heads, mean squared error for linear ones."""
-    _take_teachers(s, "w32", "v2p")
+    _take_teachers(s, *teachers)
     kind = "TeacherPositions" if s.model.heatmap_activation == "softmax" else "TeacherHeatmaps"
     options = {} if kind == "TeacherPositions" else {"scale": 1000.0}
     s.terms.response = common.term(f"response.{kind}", weight=weight, **options)
+
+
+def teacher_points(s: ConfigDict, weight: float = 1.0) -> None:
+    """+ teacher_w32's points as targets of the expected position (softmax heads)."""
+    _take_teachers(s, "w32")
+    s.terms.points = common.term("response.TeacherSoftArgmaxL1", weight=weight, teachers=("w32",))
+
+
+def unlabelled(s: ConfigDict, splits: tuple[str, ...]) -> None:
+    """+ faces whose labels nobody reads: what is taught is taught there too, at every point. After the terms."""
+    s.train.unlabelled = splits
+    for t in s.terms.values():
+        if t.type.startswith(("response.", "adversarial.")):
+            t.options.all_points = True
 
 
 def pruned(s: ConfigDict) -> None:

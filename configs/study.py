@@ -10,13 +10,15 @@
 | `seeds=N` | of each student (3) |
 | `teachers=DIR+DIR` | trained models in the place of teacher_w32 and teacher_v2p; with one alone, half of the method |
 | `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
-| `labels=hand` | without YouTube's automatic labels (laptop) |
+| `labels=hand` | without YouTube's frames (laptop) |
+| `labels=automatic` | their automatic labels are truth for everyone (laptop): what the teachers of the first tables learned from |
 | `length=N` | N percent of the steps of every student |
 | `smoke` | tiny |
 
-For each size: plain, as many more steps as the method took longer in the ablation, the method, and both once more from first
-weights that are the teacher's. Steps, faces, augmentation, average and optimiser are the same; a row's gain is on the plain
-student of its size.
+For each size: plain, as many more steps as the method took longer in the ablation, taught, and both once more from first
+weights that are the teacher's. Steps, augmentation, average and optimiser are the same; a row's gain is on the plain student of
+its size. Taught is the method, and what the teachers answer (their maps, the first one's points); on a laptop on YouTube's frames
+as well, whose automatic labels nobody reads: they draw another contour than 300W's hands (docs/results.md).
 The best checkpoint is chosen by validation photographs of 300W; nothing looks at the test faces before the end.
 """
 
@@ -25,9 +27,11 @@ from ml_collections import ConfigDict
 from lmkd.configs import ablation, common, faces68, method, the300w
 from lmkd.core.errors import UserError, unknown
 
-OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=hand", "length=N", "smoke")
+OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=WHOSE", "length=N", "smoke")
 WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
 NAMES = tuple(method.TEACHERS)
+FRAMES = ("youtube_faces68:train_people",)
+LABELS = ("hand", "automatic")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -36,14 +40,14 @@ def get_config(variant: str | None = None) -> ConfigDict:
     laptop = "laptop" in words
     base = faces68 if laptop else the300w
     config = base.get_config()
-    _data(config, words, laptop)
+    frames = _data(config, words, laptop)
     teachers = _teachers(config, words.get("teachers", ""))
     share = int(words.get("length", 100)) / 100
     method.longer(config.stage.student, share)
     warm_up = method.times_longer(base.WARM_UP, share)  # the critics' share of a run stays what it is
     students: dict[str, ConfigDict] = {}
     for size in _sizes(words.get("sizes", "")):
-        students |= _rows(config.stage.student, size, warm_up, tuple(teachers))
+        students |= _rows(config.stage.student, size, warm_up, tuple(teachers), frames)
     del config.stage.student
     before = tuple(place for place in teachers.values() if place in config.stage)
     config.stages = (*before, *method.add_rows(config, students, int(words.get("seeds", 3))))
@@ -56,15 +60,20 @@ def get_config(variant: str | None = None) -> ConfigDict:
     return common.smoke(config) if "smoke" in words else config
 
 
-def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> None:
-    if words.get("labels", "hand") != "hand" or ("labels" in words and not laptop):
-        raise UserError("--config=configs/study.py: labels=hand goes with laptop; 300W alone has no others")
+def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str, ...]:
+    """Sets the splits; returns those without labels, for the students that are taught."""
+    labels = words.get("labels", "")
+    if labels and not laptop:
+        raise UserError(f"--config=configs/study.py: labels={labels} goes with laptop; 300W alone has no others")
+    if labels and labels not in LABELS:
+        raise unknown("kind of labels", labels, LABELS, "labels= of --config=configs/study.py")
     percent = int(words.get("percent", 100))
     if percent > 100:
         raise UserError(f"--config=configs/study.py:percent={percent}: 1 to 100")
     faces = "the300w:train_photos" + (f"[:{percent}%]" if percent < 100 else "")
-    automatic = ("youtube_faces68:train_people",) if laptop and "labels" not in words else ()
+    automatic = FRAMES if labels == "automatic" else ()
     config.data.train, config.data.validation = (faces, *automatic), ("the300w:validation_photos",)
+    return FRAMES if laptop and not labels else ()
 
 
 def _teachers(config: ConfigDict, given: str) -> dict[str, str]:
@@ -87,7 +96,9 @@ def _sizes(given: str) -> list[str]:
     return sizes
 
 
-def _rows(student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...]) -> dict[str, ConfigDict]:
+def _rows(
+    student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...], frames: tuple[str, ...]
+) -> dict[str, ConfigDict]:
     """The students of one size by row, each compared with the plain one."""
     plain = common.plain(student)
     plain.model.backbone_options.width = WIDTHS[size]
@@ -101,6 +112,11 @@ def _rows(student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...
 
     def taught(s: ConfigDict) -> None:
         method.everything(s, warm_up, teachers)
+        method.teacher_heatmaps(s, teachers=teachers)
+        if s.model.heatmap_activation == "softmax":
+            method.teacher_points(s)
+        if frames:
+            method.unlabelled(s, frames)
 
     return {
         f"plain {size}": plain,

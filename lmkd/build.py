@@ -85,7 +85,9 @@ def prepare_data(config: ConfigDict) -> None:
     """
     pinned: dict[tuple[str, str | None], str] = {}
     data_dir = config.data.data_dir or None
-    for name, config_name, _ in map(reading.parse, (*config.data.train, *config.data.validation, *config.data.test)):
+    lists = [(config.data, key) for key in ("train", "validation", "test")]
+    lists += [(config.stage[name].train, key) for name in config.stages for key in ("splits", "unlabelled")]
+    for name, config_name, _ in (reading.parse(split) for part, key in lists for split in part[key]):
         manual = config.data.manual_dirs.get(name, "")
         if (name, config_name) in pinned:
             continue
@@ -100,14 +102,24 @@ def prepare_data(config: ConfigDict) -> None:
             pinned[name, config_name] = done.config_name
         else:
             pinned[name, config_name] = preparation.locate(name, config_name, data_dir).builder_config.name
-    for key in ("train", "validation", "test"):
-        parts = map(reading.parse, config.data[key])
-        config.data[key] = tuple(f"{name}/{pinned[name, config_name]}:{split}" for name, config_name, split in parts)
+    for part, key in lists:
+        parts = map(reading.parse, part[key])
+        part[key] = tuple(f"{name}/{pinned[name, config_name]}:{split}" for name, config_name, split in parts)
 
 
 def records(config: ConfigDict, splits: tuple[str, ...]) -> reading.Records:
     """Opens splits as the config sees them."""
     return reading.open_splits(splits, data_dir=config.data.data_dir or None, scheme=config.scheme)
+
+
+def training_records(config: ConfigDict, stage: ConfigDict) -> reading.Records:
+    """Opens what a stage learns from: its own splits or else the experiment's, then its faces without labels."""
+    return reading.open_splits(
+        stage.train.splits or config.data.train,
+        unlabelled=stage.train.unlabelled,
+        data_dir=config.data.data_dir or None,
+        scheme=config.scheme,
+    )
 
 
 def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis_name: str | None = None):

@@ -109,12 +109,7 @@ def teachers_of(stage: ConfigDict, term: ConfigDict, built: Any) -> tuple[str, .
 def _data(config: ConfigDict) -> Iterator[str]:
     data = config.data
     for key in ("train", "validation", "test"):
-        splits = data[key]
-        if isinstance(splits, str):
-            yield f"config.data.{key}: write a tuple of splits, ('{splits}',)"
-            continue
-        for reference in splits:
-            yield from _problem(functools.partial(reading.parse, reference), f"config.data.{key}")
+        yield from _splits(data[key], f"config.data.{key}")
     if not data.train:
         yield "config.data.train names no split"
     for key, value in (("crop", data.crop), *(("test_crops", c) for c in data.test_crops)):
@@ -127,6 +122,14 @@ def _data(config: ConfigDict) -> Iterator[str]:
         yield f"config.data.image_px: {data.image_px} is no multiple of 32 (the network's lowest resolution is 1/32)"
     if config.scheme and config.scheme not in schemes.SHIPPED:
         yield str(unknown("landmark scheme", config.scheme, schemes.SHIPPED, "config.scheme"))
+
+
+def _splits(splits: Any, where: str) -> Iterator[str]:
+    if isinstance(splits, str):
+        yield f"{where}: write a tuple of splits, ('{splits}',)"
+        return
+    for reference in splits:
+        yield from _problem(functools.partial(reading.parse, reference), where)
 
 
 def _augment(config: ConfigDict) -> Iterator[str]:
@@ -180,6 +183,8 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     for key, valid in (("name", optimisers.OPTIMISERS), ("schedule", optimisers.SCHEDULES)):
         if stage.optimizer[key] not in valid:
             yield str(unknown(f"optimizer {key}", stage.optimizer[key], valid, f"{where}.optimizer.{key}"))
+    for key in ("splits", "unlabelled"):
+        yield from _splits(train[key], f"{where}.train.{key}")
     yield from _at_least(train, f"{where}.train", batch_size=1, micro_batches=1, ema_decay=0.0)
     yield from _at_least(stage.optimizer, f"{where}.optimizer", learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
     yield from _at_least(stage.critics, f"{where}.critics", learning_rate=0.0, clip_norm=0.0, steps=1)
@@ -232,6 +237,7 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
     for key in ("prune_from", "start_from"):
         if stage.model[key] and stage.model[key] not in stage.teachers:
             yield str(unknown("teacher", stage.model[key], stage.teachers.keys(), f"{where}.model.{key}"))
+    taught = False
     for key, term in stage.terms.items():
         at = f"{where}.terms.{key}"
         if isinstance(term.teachers, str):
@@ -245,10 +251,13 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
         except UserError:
             continue  # told by _stage
         seen = teachers_of(stage, term, built)
+        taught |= bool(seen)
         if built.teachers != "none" and not seen:
             yield f"{at}: {term.type} needs a teacher; config.stage.{name}.teachers names none"
         if built.teachers == "one" and len(seen) > 1:
             yield f"{at}: {term.type} looks at one teacher; choose with {at}.teachers, from {', '.join(seen)}"
+    if stage.train.unlabelled and not taught:
+        yield f"{where}.train.unlabelled: nobody teaches there; give {where}.terms one that looks at a teacher, or take it out"
 
 
 def _ablation(config: ConfigDict) -> Iterator[str]:

@@ -101,8 +101,12 @@ def check_scorable(config: ConfigDict) -> None:
     """
     problems: list[str] = []
     data, normaliser = config.data, config.evaluation.normaliser
-    trained = build.records(config, data.train)
-    wanted = [(trained, "config.data.train", (data.crop,))]
+    learnt = {(s.train.splits, s.train.unlabelled): name for name in config.stages for s in (config.stage[name],)}
+    wanted = []
+    for (splits, _), name in learnt.items():
+        where = f"config.stage.{name}.train.splits" if splits else "config.data.train"
+        wanted.append((build.training_records(config, config.stage[name]), where, (data.crop,)))
+    trained = wanted[-1][0]
     for key, crops in (("validation", (data.crop,)), ("test", data.test_crops)):
         for reference in data[key]:
             try:

@@ -191,7 +191,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
     """
     part = config.stage[name]
     train = part.train
-    source = build.records(config, config.data.train)
+    source = build.training_records(config, part)
 
     def steps(text: str) -> int:
         return configs.length_in_steps(text, faces=len(source), batch_size=train.batch_size, where=name)
@@ -278,7 +278,8 @@ def _batches(config: ConfigDict, name: str, source: reading.Records, unreadable:
     crop = transforms.CropProtocol(config.data.crop, config.data.crop_scale)
     train, shape_model = config.stage[name].train, None
     if train.smooth_points:
-        shapes = np.stack([record.landmarks_px for record in pipeline.readable(source, unreadable)])
+        labelled = (record for record in pipeline.readable(source, unreadable) if record.labelled)
+        shapes = np.stack([record.landmarks_px for record in labelled])
         shape_model = smoothing.fit(shapes, share=train.smooth_points)
     return pipeline.training_batches(
         source,

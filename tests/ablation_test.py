@@ -23,6 +23,7 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
     done = door(
         "main", f"--config={TINY / 'ablation.py'}", f"--config.stages={STAGES}", f"--data_dir={folder}", "--no_faces",
+        "--config.stage.everything_one_teacher_s1.train.unlabelled=('synthetic_faces/tiny_68:validation',)",
         "--config.ablation.robustness_faces=2", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,15 @@ def test_students_keep_the_checksums_of_the_teachers_they_were_taught_by(compare
     workdir, _ = compared
     kept = [json.loads((workdir / s / "finished.json").read_text())["teachers"] for s in STAGES[1:]]
     assert kept[0] == {} and kept[2] == kept[3] and kept[2].keys() == {"w32"} and kept[2]["w32"]["checksum"]
+
+
+def test_what_was_learnt_without_labels_is_told(compared):
+    workdir, printed = compared
+    kept = [json.loads((workdir / s / "finished.json").read_text())["provenance"] for s in STAGES[3:]]
+    assert [[(p["split"], p["labelled"]) for p in of] for of in kept] == [
+        [("train", True)], [("train", True), ("validation", False)]
+    ]  # fmt: skip
+    assert "faces without their labels" in printed
 
 
 def test_a_student_is_used_without_its_teachers(compared, tmp_path):

@@ -130,6 +130,32 @@ def test_teachers_are_checked_with_the_whole_config():
         assert part in str(error.value), part
 
 
+def test_faces_without_labels_need_a_term_that_teaches():
+    config = experiment()
+    s = config.stage.student
+    s.train.unlabelled, s.train.splits = ("synthetic_faces/tiny_68:test",), ("synthetic_faces/tiny_68",)
+    with pytest.raises(UserError, match=r"config.stage.student.train.splits: .* write NAME") as error:
+        configs.check(config)
+    assert "nobody teaches" not in str(error.value)
+    s.train.splits = ("synthetic_faces/tiny_68:train",)
+    configs.check(config)
+    assert common.plain(s).train.unlabelled == () and common.plain(s).train.splits == s.train.splits
+    s.terms = {"mse": common.term("ground_truth.HeatmapMSE")}
+    with pytest.raises(UserError, match="train.unlabelled: nobody teaches there"):
+        configs.check(config)
+
+
+def test_a_stage_learns_from_its_own_faces(tmp_path):
+    config = experiment()
+    config.data.data_dir = str(tmp_path)
+    s = config.stage.student
+    s.train.splits, s.train.unlabelled = ("synthetic_faces/tiny_68:test",), ("synthetic_faces/tiny_68:validation",)
+    build.prepare_data(config)
+    own, others = (build.training_records(config, config.stage[name]) for name in ("student", "teacher_w32"))
+    assert [(p.split, p.labelled) for p in own.provenance] == [("test", True), ("validation", False)]
+    assert [(p.split, p.labelled) for p in others.provenance] == [("train", True)]
+
+
 def test_a_term_that_teaches_needs_a_teacher():
     config = common.get_config()
     config.stage.student.terms = {"kl": common.term("channel.ChannelKL")}
@@ -176,6 +202,19 @@ def test_the_study_compares_each_size_with_its_own_plain_student():
     assert config.data.train == ("the300w:train_photos[:30%]",) and config.data.validation == ("the300w:validation_photos",)
 
 
+def test_on_a_laptop_the_study_teaches_on_frames_that_nobody_labelled():
+    config = study.get_config("laptop,sizes=1m,seeds=1")
+    plain, taught = config.stage.plain_1m_s0, config.stage.taught_1m_s0
+    assert config.data.train == ("the300w:train_photos",) and plain.train.unlabelled == ()
+    assert taught.train.unlabelled == ("youtube_faces68:train_people",)
+    assert {name for name, term in taught.terms.items() if term.options.get("all_points")} == {
+        "adversarial_w32", "adversarial_v2p", "response", "points"
+    }  # fmt: skip
+    everybody = study.get_config("laptop,sizes=1m,seeds=1,labels=automatic")
+    assert everybody.data.train == ("the300w:train_photos", "youtube_faces68:train_people")
+    assert everybody.stage.taught_1m_s0.train.unlabelled == ()
+
+
 def test_the_study_takes_trained_teachers():
     config = study.get_config("laptop,sizes=1m,seeds=1,labels=hand,teachers=runs/a")
     assert config.stages[0] == "plain_1m_s0" and set(config.stage) == set(config.stages)
@@ -190,6 +229,7 @@ def test_the_study_takes_trained_teachers():
     "variant,part",
     [
         ("labels=hand", "goes with laptop"),
+        ("laptop,labels=hands", "Did you mean 'hand'"),
         ("percent=101", "1 to 100"),
         ("sizes=3m", "Did you mean '0.3m'"),
         ("teachers=a+b+c", "3 teachers"),

@@ -24,7 +24,9 @@ class UnreadableRecord(UserError):
 
 
 class Record(NamedTuple):
-    """One prepared face; shapes as under "Prepared record" in ARCHITECTURE.md."""
+    """One prepared face; shapes as under "Prepared record" in ARCHITECTURE.md. Where `labelled` is False, its points say where
+    to crop and nothing else.
+    """
 
     key: str
     image: bytes
@@ -33,6 +35,7 @@ class Record(NamedTuple):
     rectangle_px: np.ndarray
     subset: np.ndarray
     person: str
+    labelled: bool = True
 
 
 class Provenance(NamedTuple):
@@ -45,11 +48,12 @@ class Provenance(NamedTuple):
     published: int
     missing: str
     licence: str
+    labelled: bool = True
 
     def text(self) -> str:
-        """Says "the300w:train, 2012 of 3148 faces" (or how many, where all are there)."""
+        """Says "the300w:train, 2012 of 3148 faces" (or how many, where all are there), and whether without labels."""
         count = f"{self.found} of {self.published}" if self.found != self.published else f"{self.found}"
-        return f"{self.name}:{self.split}, {count} faces"
+        return f"{self.name}:{self.split}, {count} faces" + ("" if self.labelled else " without their labels")
 
 
 @runtime_checkable
@@ -113,6 +117,22 @@ class InScheme:
     def __getitem__(self, index: int) -> Record:
         record = self._records[index]
         return record._replace(landmarks_px=record.landmarks_px[self._indices], visible=record.visible[self._indices])
+
+
+class Unlabelled:
+    """Records whose points only say where to crop: no term on the truth sees them, teachers may speak of all their points."""
+
+    def __init__(self, records: Records):
+        self._records = records
+        self.scheme = records.scheme
+        self.flags = records.flags
+        self.provenance = tuple(p._replace(labelled=False) for p in records.provenance)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._records[index]._replace(labelled=False)
 
 
 class InARow:
@@ -197,9 +217,12 @@ def _check_files(builder: tfds.core.DatasetBuilder, split: str) -> None:
     report_together(problems, preparation.damaged(builder.data_path))
 
 
-def open_splits(references: Sequence[str], *, data_dir: str | None = None, scheme: str = "") -> Records:
-    """Opens splits in a row, each seen in `scheme` where one is named."""
+def open_splits(
+    references: Sequence[str], *, unlabelled: Sequence[str] = (), data_dir: str | None = None, scheme: str = ""
+) -> Records:
+    """Opens splits in a row, then those whose labels nobody shall learn; each seen in `scheme` where one is named."""
     opened: list[Records] = [open_split(r, data_dir=data_dir) for r in references]
+    opened += [Unlabelled(open_split(r, data_dir=data_dir)) for r in unlabelled]
     if scheme:
         opened = [InScheme(records, scheme) for records in opened]
     return opened[0] if len(opened) == 1 else InARow(opened)

@@ -283,7 +283,7 @@ class MakeFace:
                 crop = crop if change is None else change(crop, rng)
         crop = corruption.change(crop, record.key) if corruption else crop
         # Points that nobody annotated are NaN on disk; in a batch they are 0 with visible 0, since NaN times 0 is NaN.
-        known = np.isfinite(points).all(axis=-1)
+        known = np.isfinite(points).all(axis=-1) & record.labelled
         norm_px = self.scheme.norm_px(record.landmarks_px)
         return {
             "image": crop,

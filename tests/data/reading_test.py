@@ -63,6 +63,15 @@ def test_splits_in_a_row(data_dir):
     np.testing.assert_allclose(both[5].landmarks_px.shape, both[21].landmarks_px.shape)
 
 
+def test_splits_without_labels_come_last_and_say_so(data_dir):
+    names = ("synthetic_faces/tiny:test",), ("synthetic_faces/tiny_68:test",)
+    both = reading.open_splits(names[0], unlabelled=names[1], data_dir=data_dir, scheme="300w68")
+    assert [both[n].labelled for n in (0, 15, 16, 31)] == [True, True, False, False]
+    np.testing.assert_array_equal(both[16].landmarks_px, reading.open_split(names[1][0], data_dir=data_dir)[0].landmarks_px)
+    told = [p.text() for p in both.provenance]
+    assert told == ["synthetic_faces:test, 16 faces", "synthetic_faces:test, 16 faces without their labels"]
+
+
 def test_missing_sets_and_splits_say_what_to_do(data_dir, tmp_path):
     with pytest.raises(UserError, match="unknown split 'tset'.*Did you mean 'test'"):
         reading.open_split("synthetic_faces/tiny:tset", data_dir=data_dir)

@@ -67,6 +67,14 @@ def test_crop_to_image_brings_the_points_back():
     assert float(made["norm_px"]) == pytest.approx(np.hypot(50, 5))
 
 
+def test_points_of_an_unlabelled_face_place_the_crop_and_no_more():
+    face, make = record(POINTS), transforms.MakeFace(SCHEME, 64, augmentation=transforms.Augmentation())
+    seen, hidden = (make(f, transforms.decode(f), np.random.default_rng(5)) for f in (face, face._replace(labelled=False)))
+    np.testing.assert_array_equal(hidden["image"], seen["image"])
+    assert seen["visible"].all() and not hidden["visible"].any() and not hidden["landmarks_px"].any()
+    assert hidden["mask"] == 1
+
+
 def test_unannotated_points_are_hidden_zeros():
     points = POINTS.copy()
     points[3] = np.nan

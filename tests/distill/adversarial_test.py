@@ -54,6 +54,15 @@ def first(term: Adversarial) -> TermVariables:
     return TermVariables(**initialise.drawn(shapes._asdict(), seed=0))
 
 
+def test_a_face_without_labels_is_judged_where_all_points_are():
+    real, fake = batch_of()
+    unlabelled = inputs_of(real, fake, first(SMALL()), counts=np.zeros((FACES, POINTS)))
+    labelled = unlabelled._replace(counts=jnp.ones((FACES, POINTS)))
+    everywhere = student_loss(SMALL(all_points=True), unlabelled).values
+    np.testing.assert_array_equal(everywhere, student_loss(SMALL(), labelled).values)
+    assert np.ptp(student_loss(SMALL(), unlabelled).values) == 0 < np.ptp(everywhere)  # empty maps are all alike
+
+
 @pytest.mark.parametrize("name", BY_HAND)
 def test_objectives_by_hand(name):
     objective = ops.OBJECTIVES[name]

@@ -7,7 +7,7 @@ import pytest
 
 from lmkd.core.errors import UserError
 from lmkd.distill.base import TermInputs
-from lmkd.distill.terms.response import TeacherHeatmaps, TeacherPositions
+from lmkd.distill.terms.response import TeacherHeatmaps, TeacherPositions, TeacherSoftArgmaxL1
 from lmkd.models.landmarker import Outputs
 from lmkd.ops import heatmaps
 
@@ -230,3 +230,15 @@ def test_wrong_options_are_refused(kind, options, message):
 def test_weights_must_be_one_a_teacher():
     with pytest.raises(UserError, match=r"1 weights \(1.0,\) for 2 teachers \(a, b\)"):
         TeacherHeatmaps(weights=(1.0,)).loss(inputs_with(TARGETS, a=TARGETS, b=TARGETS))
+
+
+def test_a_teacher_s_points_by_hand():
+    # One sure cell each: the expected position is its middle. Cells are 4 px: x px lies at (x + 0.5) / 4 - 0.5 cells.
+    logits = np.full((2, 8, 8, 2), -1e4, np.float32)
+    logits[:, 3, 2] = 0.0  # cell (x 2, y 3) is pixel (9.5, 13.5)
+    teacher = outputs(TARGETS, points_px=np.full((2, 2, 2), 13.5, np.float32))
+    counts = [[1, 0], [0, 0]]
+    inputs = inputs_with(outputs(TARGETS, logits=logits), counts, t=teacher)
+    # One cell off along x, none along y; |e| - beta / 2 beyond beta, mean over the axes.
+    np.testing.assert_allclose(values(TeacherSoftArgmaxL1(beta_cells=0.1), inputs), [0.475, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(values(TeacherSoftArgmaxL1(beta_cells=0.0, all_points=True), inputs), 0.5, rtol=1e-6)

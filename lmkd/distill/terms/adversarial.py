@@ -32,6 +32,8 @@ class Adversarial:
         the other objectives.
       feature_matching: weight of the mean absolute difference between the critic's activations on both maps, in the
         student's loss (Wang et al. 2018, arXiv 1711.11585, equation 4).
+      all_points: the critic also sees maps of points that do not count, being unlabelled or outside of the crop. Faces whose
+        points are all unlabelled look empty to it otherwise.
     """
 
     objective: str = "non_saturating"
@@ -42,6 +44,7 @@ class Adversarial:
     label_smoothing: float = 0.0
     gradient_penalty: float = 10.0
     feature_matching: float = 0.0
+    all_points: bool = False
     source: ClassVar[str] = (
         "Goodfellow et al. 2014, arXiv 1406.2661; between teacher and student: Liu et al. 2019, arXiv 1903.04197, equation 4"
     )
@@ -55,18 +58,18 @@ class Adversarial:
 
     def init(self, key: Any, inputs: TermInputs) -> TermVariables:
         """Returns the critic's parameters; the spectral norms' vectors are its state."""
-        maps, image = _seen(inputs, inputs.student.heatmaps), self._image(inputs)
+        maps, image = self._seen(inputs, inputs.student.heatmaps), self._image(inputs)
         variables = self._critic.init(key, maps, image)
         return TermVariables(critic=variables["params"], state=variables.get("batch_stats", {}))
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns what the student has to gain by fooling the critic, one value a face."""
         image = self._image(inputs)
-        scores, features = self._judge(inputs.variables, _seen(inputs, inputs.student.heatmaps), image)
+        scores, features = self._judge(inputs.variables, self._seen(inputs, inputs.student.heatmaps), image)
         values = ops.OBJECTIVES[self.objective].student(scores)
         if not self.feature_matching:
             return TermOutput(values)
-        _, wanted = self._judge(inputs.variables, _seen(inputs, inputs.teacher.heatmaps), image)
+        _, wanted = self._judge(inputs.variables, self._seen(inputs, inputs.teacher.heatmaps), image)
         distance = ops.feature_distance(wanted, features)
         return TermOutput(values + self.feature_matching * distance, logs={"feature_distance": distance})
 
@@ -75,7 +78,7 @@ class Adversarial:
         difference of the two scores, and "gradient_norm", which the penalty holds near 1.
         """
         objective = ops.OBJECTIVES[self.objective]
-        real, fake = _seen(inputs, inputs.teacher.heatmaps), _seen(inputs, inputs.student.heatmaps)
+        real, fake = self._seen(inputs, inputs.teacher.heatmaps), self._seen(inputs, inputs.student.heatmaps)
         image = self._image(inputs)
         twice = None if image is None else jnp.concatenate([image, image])
         scores, state = self._judge_and_update(inputs.variables, jnp.concatenate([real, fake]), twice)
@@ -100,6 +103,11 @@ class Adversarial:
     def _image(self, inputs: TermInputs) -> Any:
         height, width = inputs.student.heatmaps.shape[1:3]
         return image_on_grid(inputs.batch["image"], (height, width)) if self.conditioned else None
+
+    def _seen(self, inputs: TermInputs, heatmaps: Any) -> Any:
+        """The maps as the critic sees them. By `where`: an uncounted map may hold anything."""
+        maps = heatmaps.astype(jnp.float32)
+        return maps if self.all_points else jnp.where(inputs.counts[:, None, None, :] > 0, maps, 0.0)
 
     def _judge(self, variables: TermVariables, maps: Any, image: Any) -> Any:
         return self._critic.apply({"params": variables.critic, "batch_stats": variables.state}, maps, image)
@@ -131,8 +139,3 @@ class Adversarial:
         if self.objective == "wasserstein" and not self.gradient_penalty and not self.spectral_norm:
             found.append("'wasserstein' with gradient_penalty=0 and spectral_norm=False: nothing bounds the critic; set one")
         return found
-
-
-def _seen(inputs: TermInputs, heatmaps: Any) -> Any:
-    """The maps as the critic sees them. By `where`: an uncounted map may hold anything."""
-    return jnp.where(inputs.counts[:, None, None, :] > 0, heatmaps.astype(jnp.float32), 0.0)

@@ -1,7 +1,7 @@
 """Terms that compare the network with the annotated points."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ class SoftArgmaxL1:
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the mean over counted points and both axes, one value a face."""
-        errors = losses.smooth_l1(_errors_cells(inputs), beta=self.beta_cells)
+        errors = losses.smooth_l1(expected_errors_cells(inputs, inputs.batch["landmarks_px"]), beta=self.beta_cells)
         return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), inputs.counts))
 
 
@@ -102,11 +102,12 @@ class SoftArgmaxWing:
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the mean over counted points and both axes, one value a face."""
-        errors = losses.wing(_errors_cells(inputs), width=self.width_cells, epsilon=self.epsilon_cells)
+        errors = expected_errors_cells(inputs, inputs.batch["landmarks_px"])
+        errors = losses.wing(errors, width=self.width_cells, epsilon=self.epsilon_cells)
         return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), inputs.counts))
 
 
-def _errors_cells(inputs: TermInputs):
-    """The expected position less the true one, f32 [b, k, 2] (x, y)."""
+def expected_errors_cells(inputs: TermInputs, points_px: Any) -> Any:
+    """The student's expected position less a point, the true one or a teacher's, in cells, f32 [b, k, 2] (x, y)."""
     expected = losses.soft_argmax(tap_of(inputs.student, "logits", of="the student"))
-    return expected - codec.cells_from_px(inputs.batch["landmarks_px"], inputs.stride)
+    return expected - codec.cells_from_px(points_px, inputs.stride)

@@ -1,8 +1,9 @@
-"""Terms on what teachers answer: their heatmaps, as values or as distributions over positions. One teacher or several.
+"""Terms on what teachers answer: their heatmaps, as values or as distributions over positions, or their points.
 
 TeacherHeatmaps(scale=1000.0)                                # mean squared error, teachers weighted alike
 TeacherHeatmaps(combine="error", temperature_px=1.0)         # on each face, the better teacher has more to say
 TeacherPositions(combine="mean", gate_cells=2.0)             # the mean teacher, where it is right
+TeacherSoftArgmaxL1(all_points=True)                         # one teacher's points, those that nobody labelled too
 """
 
 import abc
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.distill.base import TermInputs, TermOutput
 from lmkd.distill.taps import tap_of
+from lmkd.distill.terms.ground_truth import expected_errors_cells
 from lmkd.ops import losses
 
 COMBINE = ("fixed", "error", "mean")
@@ -183,6 +185,30 @@ class TeacherPositions(_Response):
     def _distance(self, inputs: TermInputs, taught: Any) -> Any:
         logits = tap_of(inputs.student, "logits", of="the student") / self.temperature
         return self.temperature**2 * losses.position_divergence(logits, taught)
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherSoftArgmaxL1:
+    """Smooth L1 of the expected position, in cells: the softmax's mean over positions against the teacher's point.
+
+    `ground_truth.SoftArgmaxL1` with the teacher in the place of the truth: for faces that nobody labelled. Needs a student with
+    heatmap_activation="softmax".
+
+    Attributes:
+      beta_cells: where the square turns into the absolute value; 0 is plain L1.
+      all_points: also points that do not count, being unlabelled or outside of the crop: the teacher may know them.
+    """
+
+    beta_cells: float = 0.1
+    all_points: bool = False
+    source: ClassVar[str] = "Sun et al. 2018, arXiv 1711.08229, equation 2, towards a teacher's point: ours"
+    teachers: ClassVar[str] = "one"
+
+    def loss(self, inputs: TermInputs) -> TermOutput:
+        """Returns the mean over counted points and both axes, one value a face."""
+        points = jnp.ones_like(inputs.counts) if self.all_points else inputs.counts
+        errors = losses.smooth_l1(expected_errors_cells(inputs, inputs.teacher.landmarks_px), beta=self.beta_cells)
+        return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), points))
 
 
 def _errors_px(inputs: TermInputs, name: str) -> Any:
