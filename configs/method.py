@@ -109,6 +109,13 @@ def teacher_points(s: ConfigDict, weight: float = 1.0) -> None:
     s.terms.points = common.term("response.TeacherSoftArgmaxL1", weight=weight, teachers=("w32",))
 
 
+def answers(s: ConfigDict, teachers: tuple[str, ...] = ("w32", "v2p")) -> None:
+    """+ what the teachers answer: their heatmaps and, for softmax heads, teacher_w32's points."""
+    teacher_heatmaps(s, teachers=teachers)
+    if s.model.heatmap_activation == "softmax":
+        teacher_points(s)
+
+
 def unlabelled(s: ConfigDict, splits: tuple[str, ...]) -> None:
     """+ faces whose labels nobody reads: what is taught is taught there too, at every point. After the terms."""
     s.train.unlabelled = splits

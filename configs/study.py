@@ -10,15 +10,14 @@
 | `seeds=N` | of each student (3) |
 | `teachers=DIR+DIR` | trained models in the place of teacher_w32 and teacher_v2p; with one alone, half of the method |
 | `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
-| `labels=hand` | without YouTube's frames (laptop) |
-| `labels=automatic` | their automatic labels are truth for everyone (laptop): what the teachers of the first tables learned from |
+| `labels=teachers` | YouTube's frames too, for taught students, as their teachers see them (laptop) |
+| `labels=automatic` | YouTube's frames too, for everyone, as an automatic annotator saw them (laptop) |
 | `length=N` | N percent of the steps of every student |
 | `smoke` | tiny |
 
 For each size: plain, as many more steps as the method took longer in the ablation, taught, and both once more from first
 weights that are the teacher's. Steps, augmentation, average and optimiser are the same; a row's gain is on the plain student of
-its size. Taught is the method, and what the teachers answer (their maps, the first one's points); on a laptop on YouTube's frames
-as well, whose automatic labels nobody reads: they draw another contour than 300W's hands (docs/results.md).
+its size. Taught is the method, and what the teachers answer: their maps, and the first one's points.
 The best checkpoint is chosen by validation photographs of 300W; nothing looks at the test faces before the end.
 """
 
@@ -31,7 +30,7 @@ OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=
 WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
 NAMES = tuple(method.TEACHERS)
 FRAMES = ("youtube_faces68:train_people",)
-LABELS = ("hand", "automatic")
+LABELS = ("hand", "teachers", "automatic")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -62,10 +61,10 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
 def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str, ...]:
     """Sets the splits; returns those without labels, for the students that are taught."""
-    labels = words.get("labels", "")
-    if labels and not laptop:
+    labels = words.get("labels", "hand")
+    if labels != "hand" and not laptop:
         raise UserError(f"--config=configs/study.py: labels={labels} goes with laptop; 300W alone has no others")
-    if labels and labels not in LABELS:
+    if labels not in LABELS:
         raise unknown("kind of labels", labels, LABELS, "labels= of --config=configs/study.py")
     percent = int(words.get("percent", 100))
     if percent > 100:
@@ -73,7 +72,7 @@ def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str,
     faces = "the300w:train_photos" + (f"[:{percent}%]" if percent < 100 else "")
     automatic = FRAMES if labels == "automatic" else ()
     config.data.train, config.data.validation = (faces, *automatic), ("the300w:validation_photos",)
-    return FRAMES if laptop and not labels else ()
+    return FRAMES if labels == "teachers" else ()
 
 
 def _teachers(config: ConfigDict, given: str) -> dict[str, str]:
@@ -112,9 +111,7 @@ def _rows(
 
     def taught(s: ConfigDict) -> None:
         method.everything(s, warm_up, teachers)
-        method.teacher_heatmaps(s, teachers=teachers)
-        if s.model.heatmap_activation == "softmax":
-            method.teacher_points(s)
+        method.answers(s, teachers)
         if frames:
             method.unlabelled(s, frames)
 

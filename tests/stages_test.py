@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmkd import build, kept_configs, stages
+from lmkd import build, kept_configs, stages, starting
 from lmkd import config as configs
-from lmkd.configs import ablation, common, study
+from lmkd.configs import ablation, common, finetune, study
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.distill.terms.channel import ChannelKL
@@ -202,8 +202,20 @@ def test_the_study_compares_each_size_with_its_own_plain_student():
     assert config.data.train == ("the300w:train_photos[:30%]",) and config.data.validation == ("the300w:validation_photos",)
 
 
-def test_on_a_laptop_the_study_teaches_on_frames_that_nobody_labelled():
-    config = study.get_config("laptop,sizes=1m,seeds=1")
+@pytest.mark.parametrize("variant", [None, "px=128,mild", "from=faces68-2m,width=16"])
+def test_models_of_the_package_are_taken_on(variant, tmp_path):
+    config = finetune.get_config(variant)
+    configs.check(config)
+    teachers = stages.load_teachers(config, "student", tmp_path)
+    stages.check_fit(config, "student", schemes.FACE68, teachers)
+    net = build.model(config.stage.student, config, schemes.FACE68)
+    first = starting.first_variables(net, config.stage.student, config.data.image_px, 0, teachers)
+    jax.tree.map(np.testing.assert_array_equal, first["params"], teachers["first"].variables["params"])
+    jax.tree.map(np.testing.assert_array_equal, first["batch_stats"], teachers["first"].variables["batch_stats"])
+
+
+def test_on_a_laptop_the_study_can_teach_on_frames_that_nobody_labelled():
+    config = study.get_config("laptop,sizes=1m,seeds=1,labels=teachers")
     plain, taught = config.stage.plain_1m_s0, config.stage.taught_1m_s0
     assert config.data.train == ("the300w:train_photos",) and plain.train.unlabelled == ()
     assert taught.train.unlabelled == ("youtube_faces68:train_people",)
@@ -228,7 +240,7 @@ def test_the_study_takes_trained_teachers():
 @pytest.mark.parametrize(
     "variant,part",
     [
-        ("labels=hand", "goes with laptop"),
+        ("labels=automatic", "goes with laptop"),
         ("laptop,labels=hands", "Did you mean 'hand'"),
         ("percent=101", "1 to 100"),
         ("sizes=3m", "Did you mean '0.3m'"),

@@ -12,7 +12,19 @@ from lmkd.configs import common
 from lmkd.core import schemes
 from lmkd.models import cost
 
-EXPERIMENTS = ("compact", "faces68", "kd_loss", "light", "mobilefan", "quickstart", "star", "study", "the300w", "wflw")
+EXPERIMENTS = (
+    "compact",
+    "faces68",
+    "finetune",
+    "kd_loss",
+    "light",
+    "mobilefan",
+    "quickstart",
+    "star",
+    "study",
+    "the300w",
+    "wflw",
+)
 # Sources in the configs' own tests of backbones; the counts of whole networks are those of the papers' tables.
 PARTS = {"study": ",sizes=1m,seeds=1"}  # the other sizes and seeds are alike
 PARAMETERS = {("compact", "resnet50"): 23_780_424, ("compact", "stud5"): 3_982_344}
