@@ -248,6 +248,12 @@ def term(
     return ConfigDict({"type": type_, "weight": weight, "teachers": teachers, "schedule": schedule, "options": options})
 
 
+def at_px(config: ConfigDict, px: int) -> None:
+    """Sets the side of every input; the Gaussians keep their share of the crop."""
+    config.heatmap.sigma_cells *= px / config.data.image_px
+    config.data.image_px = px
+
+
 def plain(s: ConfigDict) -> ConfigDict:
     """Returns a copy of a stage without its teachers, what they teach, on which faces, and what it takes over from them."""
     s = ConfigDict(s.to_dict())

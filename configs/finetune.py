@@ -26,9 +26,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the config of one stage that starts from a trained network's weights."""
     words = common.options(variant, OPTIONS)
     config = faces68.get_config("plain")
-    px = int(words.get("px", config.data.image_px))
-    config.heatmap.sigma_cells *= px / config.data.image_px
-    config.data.image_px = px
+    common.at_px(config, int(words.get("px", config.data.image_px)))
     s = config.stage.student
     s.model.backbone_options.width = int(words.get("width", 12))
     s.teachers.first = words.get("from", "faces68-1m")

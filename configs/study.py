@@ -12,6 +12,7 @@
 | `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
 | `labels=teachers` | YouTube's frames too, for taught students, as their teachers see them (laptop) |
 | `labels=automatic` | YouTube's frames too, for everyone, as an automatic annotator saw them (laptop) |
+| `px=N` | side of the students' input (laptop: 96); the Gaussians keep their share of the crop |
 | `length=N` | N percent of the steps of every student |
 | `smoke` | tiny |
 
@@ -26,7 +27,7 @@ from ml_collections import ConfigDict
 from lmkd.configs import ablation, common, faces68, method, the300w
 from lmkd.core.errors import UserError, unknown
 
-OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=WHOSE", "length=N", "smoke")
+OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=WHOSE", "px=N", "length=N", "smoke")
 WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
 NAMES = tuple(method.TEACHERS)
 FRAMES = ("youtube_faces68:train_people",)
@@ -40,6 +41,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     base = faces68 if laptop else the300w
     config = base.get_config()
     frames = _data(config, words, laptop)
+    common.at_px(config, int(words.get("px", config.data.image_px)))
     teachers = _teachers(config, words.get("teachers", ""))
     share = int(words.get("length", 100)) / 100
     method.longer(config.stage.student, share)

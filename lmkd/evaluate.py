@@ -9,7 +9,7 @@ A model is a checkpoint or an exported file. Without --data it is scored on the 
 points is scored on a 68-point set by the points that the two share. With --output it writes `faces_*.csv`, `results.json` and
 `report.html` there. --suite=robustness scores under corruptions and attack besides (docs/robustness.md), over the first --limit
 faces, into `robustness.json`. --suite=limits sorts the faces by turn, tilt, mouth, size and skin tone and scores each
-quarter, into `limits.md` and `limits.json`.
+quarter, and tells how the labels lie beside the points on all faces, into `limits.md` and `limits.json`.
 """
 
 import itertools

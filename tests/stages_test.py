@@ -227,6 +227,11 @@ def test_on_a_laptop_the_study_can_teach_on_frames_that_nobody_labelled():
     assert everybody.stage.taught_1m_s0.train.unlabelled == ()
 
 
+def test_the_study_at_a_larger_input_keeps_the_gaussians_share():
+    config = study.get_config("laptop,sizes=1m,seeds=1,px=128")
+    assert (config.data.image_px, config.heatmap.sigma_cells) == (128, 2.0)
+
+
 def test_the_study_takes_trained_teachers():
     config = study.get_config("laptop,sizes=1m,seeds=1,labels=hand,teachers=runs/a")
     assert config.stages[0] == "plain_1m_s0" and set(config.stage) == set(config.stages)

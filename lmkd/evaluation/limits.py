@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from lmkd.evaluation import scores
+from lmkd.evaluation import offsets, scores
 from lmkd.evaluation.content import Result, scored_points
+from lmkd.evaluation.offsets import Offsets
 from lmkd.evaluation.rows import nme_per_face
 
 QUARTERS = 4
@@ -45,6 +46,7 @@ class Limits(NamedTuple):
       threshold: of the failure rate, a fraction of the normaliser.
       quarters: measure -> its quarters, from the smallest values up.
       without: measure -> faces that it says nothing of; they are left out of its quarters.
+      offsets: how the labels lie beside the points on all faces; None for too few.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Limits(NamedTuple):
     threshold: float
     quarters: Mapping[str, tuple[Quarter, ...]]
     without: Mapping[str, int]
+    offsets: Offsets | None
 
 
 def geometric(points_px: np.ndarray) -> dict[str, np.ndarray]:
@@ -121,7 +124,7 @@ def limits(result: Result, measures: Mapping[str, np.ndarray]) -> Limits:
         parts = [part for part in np.array_split(order, QUARTERS) if len(part)]
         quarters[name] = tuple(_quarter(values[part], nme[part], threshold) for part in parts)
         without[name] = len(values) - len(known)
-    return Limits(result.name, result.checkpoint, threshold, quarters, without)
+    return Limits(result.name, result.checkpoint, threshold, quarters, without, offsets.offsets(result))
 
 
 def _quarter(values: np.ndarray, nme: np.ndarray, threshold: float) -> Quarter:
@@ -142,9 +145,11 @@ def text(found: Limits) -> str:
         cells = [f"{q.low:.2f} to {q.high:.2f}: **{q.nme_percent:.2f}** ({q.failure_percent:.1f})" for q in quarters]
         cells += [""] * (QUARTERS - len(cells))
         lines.append(f"| {name} | {' | '.join(cells)} | {found.without[name]} |")
-    return "\n".join(lines)
+    beside = ["", offsets.text(found.offsets)] if found.offsets else []
+    return "\n".join(lines + beside)
 
 
 def to_dict(found: Limits) -> dict[str, Any]:
     """Returns plain values for `limits.json`."""
-    return {**found._asdict(), "quarters": {name: [q._asdict() for q in quarters] for name, quarters in found.quarters.items()}}
+    quarters = {name: [q._asdict() for q in found.quarters[name]] for name in found.quarters}
+    return {**found._asdict(), "quarters": quarters, "offsets": found.offsets and offsets.to_dict(found.offsets)}
