@@ -95,10 +95,12 @@ def _trained(config: ConfigDict, name: str, folder: Path, teachers: stages.Sourc
     """Trains a stage to its end; returns it, and what is to be told of losses that were not finite on the way."""
     train, kept = config.stage[name].train, folder / "retries.json"
     retried: list[str] = json.loads(kept.read_text()) if kept.is_file() else []
+    unread = folder / "unreadable.json"
     while True:
         built = stages.stage(
             _slowed(config, name, train.retry_rate ** len(retried)), name, folder, scoring.validator(config), teachers
         )
+        built.unreadable.recall(json.loads(unread.read_text()) if unread.is_file() else ())
         options = built.arguments["options"]
         print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost.count(built.net, built.image_px))}")
         devices = f"{jax.device_count()} {jax.default_backend()} device(s)"
@@ -116,6 +118,8 @@ def _trained(config: ConfigDict, name: str, folder: Path, teachers: stages.Sourc
             print(f"stage {name}: {error}\nstage {name}: {retried[-1]} ({len(retried)} of {train.retries} times)")
         finally:
             built.arguments["iterator"].close()
+            if built.unreadable.keys():
+                _write_text(unread, json.dumps(built.unreadable.keys()))
 
 
 def _slowed(config: ConfigDict, name: str, factor: float) -> ConfigDict:

@@ -190,3 +190,11 @@ def test_a_damaged_image_is_one_clear_message_or_counted(data_dir, tmp_path, mon
     assert (result["evaluated"], result["skipped"]) == (14, 2)
     report = (tmp_path / "skipped" / "report.html").read_text()
     assert "2 unreadable faces skipped" in report and "6 unreadable training records were replaced" in report
+    # A session that goes on tells what the ones before it could not read as well.
+    stage = next(path.parent for path in (tmp_path / "skipped").glob("*/finished.json"))
+    (stage / "finished.json").unlink()
+    kept = json.loads((stage / "unreadable.json").read_text())
+    (stage / "unreadable.json").write_text(json.dumps([*kept, "of an earlier session"]))
+    done = door(*command, "--config.data.on_unreadable=skip", "--workdir=skipped", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((stage / "finished.json").read_text())["unreadable"] == sorted([*kept, "of an earlier session"])

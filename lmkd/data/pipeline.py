@@ -37,6 +37,11 @@ class Unreadable:
         with self._lock:
             self._keys.add(error.key)
 
+    def recall(self, keys: Sequence[str]) -> None:
+        """Counts the records that an earlier session of the same run could not read."""
+        with self._lock:
+            self._keys.update(keys)
+
     def keys(self) -> list[str]:
         """The keys so far, sorted."""
         with self._lock:
