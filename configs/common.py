@@ -249,7 +249,7 @@ def term(
 
 
 def at_px(config: ConfigDict, px: int) -> None:
-    """Sets the side of every input; the Gaussians keep their share of the crop."""
+    """Sets data.image_px; the Gaussians keep their share of the crop."""
     config.heatmap.sigma_cells *= px / config.data.image_px
     config.data.image_px = px
 

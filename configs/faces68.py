@@ -4,7 +4,7 @@
 
 DIR holds `the300w/` in its published layout (and `youtube_faces68/`, where a config asks for its frames); incomplete trees are
 accepted, and the report says what is missing. Without LMKD_REAL_DATA the data sets must be prepared already (python -m
-lmkd.prepare). Up to commit 84f4a6a YouTube's frames were training faces too: their automatic labels cost 0.3 points of NME
+lmkd.prepare). YouTube's frames were training faces too, once: with their automatic labels they cost 0.3 points of NME
 (docs/results.md).
 """
 

@@ -1,16 +1,19 @@
 """A trained slim HRNet taken on: by hand labels alone, on your own faces, or at a larger input.
 
     LMKD_REAL_DATA=DIR python -m lmkd.main --config=configs/finetune.py           # faces68-1m, on 300W's training faces
-    ... --config=configs/finetune.py:from=faces68-2m,width=16
-    ... --config=configs/finetune.py:from=runs/finetune,width=16,px=128,mild
+    ... --config=configs/finetune.py:from=runs/faces68,width=16,px=128,mild
     ... --config=configs/finetune.py --config.data.train="('own_faces:train',)" --config.data.manual_dirs.own_faces=DIR \\
         --config.data.validation="()" --config.data.test="('own_faces:test',)"
+
+Own faces must have the model's points, by the same names and in the same order: DIR/scheme.json is the file that
+`python -c "from lmkd.core import schemes; print(schemes.FACE68.to_json())"` prints. `width` and `px` are the model's to
+know: its card has them.
 
 | option | does |
 | --- | --- |
 | `from=MODEL` | a model of the package or the folder of a trained one (faces68-1m) |
 | `width=N` | its width, for every slim HRNet of the house (12, that of faces68-1m) |
-| `px=N` | side of the input (96); the Gaussians keep their share of the crop |
+| `px=N` | side of the input (96), the model's own or another; the Gaussians keep their share of the crop |
 | `mild` | milder augmentation: for the end of a training whose test crops are exact |
 | `smoke` | tiny |
 """

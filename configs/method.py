@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from ml_collections import ConfigDict
 
 from lmkd.configs import common
+from lmkd.core import plugins
 
 Change = Callable[[ConfigDict], None]
 TEACHERS = {"w32": "teacher_w32", "v2p": "teacher_v2p"}  # the name in the student's recipe -> the stage
@@ -117,10 +118,13 @@ def answers(s: ConfigDict, teachers: tuple[str, ...] = ("w32", "v2p")) -> None:
 
 
 def unlabelled(s: ConfigDict, splits: tuple[str, ...]) -> None:
-    """+ faces whose labels nobody reads: what is taught is taught there too, at every point. After the terms."""
+    """+ faces whose labels nobody reads: what is taught is taught there too. After the terms.
+
+    And at every point, on all faces: also at the few that augmentation moved out of the crop.
+    """
     s.train.unlabelled = splits
     for t in s.terms.values():
-        if t.type.startswith(("response.", "adversarial.")):
+        if "all_points" in plugins.resolve("lmkd.distill.terms", t.type).__dataclass_fields__:
             t.options.all_points = True
 
 

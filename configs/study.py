@@ -12,7 +12,7 @@
 | `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
 | `labels=teachers` | YouTube's frames too, for taught students, as their teachers see them (laptop) |
 | `labels=automatic` | YouTube's frames too, for everyone, as an automatic annotator saw them (laptop) |
-| `px=N` | side of the students' input (laptop: 96); the Gaussians keep their share of the crop |
+| `px=N` | side of the input of all that is trained here (256; laptop: 96); the Gaussians keep their share of the crop |
 | `length=N` | N percent of the steps of every student |
 | `smoke` | tiny |
 
@@ -64,10 +64,10 @@ def get_config(variant: str | None = None) -> ConfigDict:
 def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str, ...]:
     """Sets the splits; returns those without labels, for the students that are taught."""
     labels = words.get("labels", "hand")
-    if labels != "hand" and not laptop:
-        raise UserError(f"--config=configs/study.py: labels={labels} goes with laptop; 300W alone has no others")
     if labels not in LABELS:
         raise unknown("kind of labels", labels, LABELS, "labels= of --config=configs/study.py")
+    if labels != "hand" and not laptop:
+        raise UserError(f"--config=configs/study.py: labels={labels} goes with laptop; 300W alone has no others")
     percent = int(words.get("percent", 100))
     if percent > 100:
         raise UserError(f"--config=configs/study.py:percent={percent}: 1 to 100")

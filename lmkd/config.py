@@ -3,6 +3,7 @@
 Below `lmkd.build` nobody sees a config.
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -17,6 +18,7 @@ from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError, nearest, report_together, unknown
 from lmkd.data import pipeline, reading
 from lmkd.data.transforms import CROP_PROTOCOLS
+from lmkd.distill.taps import OF_POINTS
 from lmkd.models.landmarker import COLOURS, PARTS
 from lmkd.ops.heatmaps import ROUND_TRIP_CELLS
 from lmkd.training import checkpoints, optimisers, parallel
@@ -251,6 +253,8 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
         except UserError:
             continue  # told by _stage
         seen = teachers_of(stage, term, built)
+        if seen and stage.train.unlabelled and _silent_without_labels(built, term.options):
+            yield f"{at}: {term.type} says nothing of the faces of train.unlabelled: set {at}.options.all_points=True"
         taught |= bool(seen)
         if built.teachers != "none" and not seen:
             yield f"{at}: {term.type} needs a teacher; config.stage.{name}.teachers names none"
@@ -258,6 +262,14 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
             yield f"{at}: {term.type} looks at one teacher; choose with {at}.teachers, from {', '.join(seen)}"
     if stage.train.unlabelled and not taught:
         yield f"{where}.train.unlabelled: nobody teaches there; give {where}.terms one that looks at a teacher, or take it out"
+
+
+def _silent_without_labels(term: type, options: ConfigDict) -> bool:
+    """Whether a term counts points and leaves out those that do not count."""
+    fields = {f.name: f.default for f in dataclasses.fields(term)}
+    if "all_points" not in fields or options.get("all_points"):
+        return False
+    return "tap" not in fields or options.get("tap", fields["tap"]) in OF_POINTS
 
 
 def _ablation(config: ConfigDict) -> Iterator[str]:

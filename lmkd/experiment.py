@@ -1,7 +1,7 @@
 """An experiment from config to report: every stage that is not finished, then the evaluation, then the report.
 
 <workdir>/config.json
-<workdir>/<stage>/{config.json, checkpoints/, metrics.jsonl, events/, finished.json}
+<workdir>/<stage>/{config.json, checkpoints/, metrics.jsonl, events/, [unreadable.json, retries.json,] finished.json}
 <workdir>/{report.html, results.json}, <workdir>/faces_<stage>_<split>_<crop>_<checkpoint>.csv
 """
 
@@ -118,8 +118,16 @@ def _trained(config: ConfigDict, name: str, folder: Path, teachers: stages.Sourc
             print(f"stage {name}: {error}\nstage {name}: {retried[-1]} ({len(retried)} of {train.retries} times)")
         finally:
             built.arguments["iterator"].close()
-            if built.unreadable.keys():
-                _write_text(unread, json.dumps(built.unreadable.keys()))
+            _keep_unreadable(unread, built.unreadable.keys())
+
+
+def _keep_unreadable(path: Path, keys: list[str]) -> None:
+    """Keeps for a later session what this one could not read; why it ends is more important than whether that is written."""
+    if keys:
+        try:
+            _write_text(path, json.dumps(keys))
+        except OSError as error:
+            print(f"{path} cannot be written ({error}): a later session will not know of {len(keys)} unreadable records")
 
 
 def _slowed(config: ConfigDict, name: str, factor: float) -> ConfigDict:

@@ -101,18 +101,13 @@ def check_scorable(config: ConfigDict) -> None:
     """
     problems: list[str] = []
     data, normaliser = config.data, config.evaluation.normaliser
-    learnt = {(s.train.splits, s.train.unlabelled): name for name in config.stages for s in (config.stage[name],)}
+    trained = build.training_records(config, config.stage[config.stages[-1]])
     wanted = []
-    for (splits, _), name in learnt.items():
-        where = f"config.stage.{name}.train.splits" if splits else "config.data.train"
-        wanted.append((build.training_records(config, config.stage[name]), where, (data.crop,)))
-    trained = wanted[-1][0]
-    for key, crops in (("validation", (data.crop,)), ("test", data.test_crops)):
-        for reference in data[key]:
-            try:
-                wanted.append((build.records(config, (reference,)), f"config.data.{key} {reference}", crops))
-            except UserError as error:
-                problems.append(str(error))
+    for (where, reference), crops in _named_splits(config).items():
+        try:
+            wanted.append((build.records(config, (reference,)), f"{where} {reference}", crops))
+        except UserError as error:
+            problems.append(str(error))
     for source, where, crops in wanted:
         names = source.scheme.normaliser_names()
         if normaliser and normaliser not in names:
@@ -125,6 +120,17 @@ def check_scorable(config: ConfigDict) -> None:
         except UserError as error:
             problems.append(f"{where}: {error}")
     report_together(problems, "the data do not fit the config")
+
+
+def _named_splits(config: ConfigDict) -> dict[tuple[str, str], tuple[str, ...]]:
+    """(where in the config, split) -> the crop protocols that it is cut by."""
+    data = config.data
+    found = {("config.data.train", split): (data.crop,) for split in data.train}
+    for name in config.stages:
+        for key in ("splits", "unlabelled"):
+            found |= {(f"config.stage.{name}.train.{key}", split): (data.crop,) for split in config.stage[name].train[key]}
+    found |= {("config.data.validation", split): (data.crop,) for split in data.validation}
+    return found | {("config.data.test", split): tuple(data.test_crops) for split in data.test}
 
 
 def validator(config: ConfigDict) -> Any:
@@ -164,7 +170,18 @@ def where_errors_lie(opened: Opened, config: ConfigDict, result: Result) -> limi
 
 def datasets(provenance: tuple[reading.Provenance, ...]) -> list[DatasetProvenance]:
     """Returns provenances as the report shows them."""
-    return [DatasetProvenance(p.name, p.config_name, p.split, p.found, p.published, p.missing, p.licence) for p in provenance]
+    return [
+        DatasetProvenance(
+            p.name,
+            p.config_name,
+            p.split if p.labelled else f"{p.split}, without labels",
+            p.found,
+            p.published,
+            p.missing,
+            p.licence,
+        )
+        for p in provenance
+    ]
 
 
 def trained_on(provenance: tuple[reading.Provenance, ...]) -> str:

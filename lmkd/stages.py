@@ -45,7 +45,7 @@ class Training(NamedTuple):
       net: the network; `options.image_px` is the side of its input.
       crop_px: side of the crops that the step gets.
       recipe, rate, optimizers, options: what `step.make_train_step` takes.
-      networks, frozen: the teachers and their variables, by name.
+      networks, frozen: the teachers that a term looks at and their variables, by name.
       first: the state before the first step, of NumPy arrays as far as it was drawn.
       parallel: the parallel map, one of `parallel.KINDS`.
     """
@@ -234,7 +234,10 @@ def training(config: ConfigDict, name: str, scheme: Scheme, teachers: Sources, s
     check_fit(config, name, scheme, teachers)
     part, train = config.stage[name], config.stage[name].train
     _divides(train.batch_size, train.micro_batches)
-    seed, crop_px = configs.seed_of(config, name), crop_side(config, name, teachers)
+    terms = recipe(part, steps)
+    speaking = {teacher for term in terms.terms for teacher in term.teachers}  # the others gave first weights, and are done
+    heard = {key: loaded for key, loaded in teachers.items() if key in speaking}
+    seed, crop_px = configs.seed_of(config, name), crop_side(config, name, heard)
     net = build.model(part, config, scheme, axis_name=parallel.AXIS if train.sync_norm else None)
     options = step.StepOptions(
         sigma_cells=build.sigma_cells(part, config),
@@ -246,9 +249,8 @@ def training(config: ConfigDict, name: str, scheme: Scheme, teachers: Sources, s
         attacks=step.Attacks(**train.attacks) if train.attacks.share else None,
     )
     rate, optimizers = build.optimizers(part, steps)
-    terms = recipe(part, steps)
-    networks = {key: Teacher(loaded.model, loaded.image_px) for key, loaded in teachers.items()}
-    frozen = {key: loaded.variables for key, loaded in teachers.items()}
+    networks = {key: Teacher(loaded.model, loaded.image_px) for key, loaded in heard.items()}
+    frozen = {key: loaded.variables for key, loaded in heard.items()}
     variables = starting.first_variables(net, part, build.image_px(part, config), seed, teachers)
     owned = _first_term_variables(net, terms, variables, networks, frozen, scheme, options, crop_px, seed)
     first = state.create(variables, optimizers, seed=seed, ema=train.ema_decay > 0, terms=owned)

@@ -24,6 +24,7 @@ def compared(tmp_path_factory):
     done = door(
         "main", f"--config={TINY / 'ablation.py'}", f"--config.stages={STAGES}", f"--data_dir={folder}", "--no_faces",
         "--config.stage.everything_one_teacher_s1.train.unlabelled=('synthetic_faces/tiny_68:validation',)",
+        "--config.stage.everything_one_teacher_s1.terms.adversarial_w32.options.all_points=True",
         "--config.ablation.robustness_faces=2", cwd=folder,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmkd import build, kept_configs, stages, starting
+from lmkd import build, kept_configs, scoring, stages, starting
 from lmkd import config as configs
-from lmkd.configs import ablation, common, finetune, study
+from lmkd.configs import ablation, common, finetune, method, study
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.distill.terms.channel import ChannelKL
@@ -138,7 +138,6 @@ def test_faces_without_labels_need_a_term_that_teaches():
         configs.check(config)
     assert "nobody teaches" not in str(error.value)
     s.train.splits = ("synthetic_faces/tiny_68:train",)
-    configs.check(config)
     assert common.plain(s).train.unlabelled == () and common.plain(s).train.splits == s.train.splits
     s.terms = {"mse": common.term("ground_truth.HeatmapMSE")}
     with pytest.raises(UserError, match="train.unlabelled: nobody teaches there"):
@@ -147,13 +146,43 @@ def test_faces_without_labels_need_a_term_that_teaches():
 
 def test_a_stage_learns_from_its_own_faces(tmp_path):
     config = experiment()
-    config.data.data_dir = str(tmp_path)
+    config.data.data_dir, config.scheme = str(tmp_path), "300w68"
     s = config.stage.student
-    s.train.splits, s.train.unlabelled = ("synthetic_faces/tiny_68:test",), ("synthetic_faces/tiny_68:validation",)
-    build.prepare_data(config)
+    s.train.splits, s.train.unlabelled = ("synthetic_faces/tiny_68:test",), ("synthetic_faces/tiny:validation",)
+    build.prepare_data(config)  # "tiny", of 98 points, is named by this stage alone
     own, others = (build.training_records(config, config.stage[name]) for name in ("student", "teacher_w32"))
-    assert [(p.split, p.labelled) for p in own.provenance] == [("test", True), ("validation", False)]
+    assert [(p.config_name, p.split, p.labelled) for p in own.provenance] == [
+        ("tiny_68", "test", True), ("tiny", "validation", False)
+    ]  # fmt: skip
     assert [(p.split, p.labelled) for p in others.provenance] == [("train", True)]
+    scoring.check_scorable(config)
+    config.data.crop = "rectangle"
+    config.data.test_crops, config.data.validation = ("landmarks",), ()
+    s.train.unlabelled = ("synthetic_faces/tiny:vlaidation",)
+    with pytest.raises(UserError, match="unknown split 'vlaidation'"):
+        scoring.check_scorable(config)
+
+
+def test_a_term_that_counts_points_must_speak_of_faces_without_labels():
+    config = experiment()
+    s = config.stage.student
+    s.train.unlabelled = ("synthetic_faces/tiny_68:test",)
+    with pytest.raises(UserError, match="adversarial_w32: .* says nothing of the faces of train.unlabelled") as error:
+        configs.check(config)
+    assert "terms.channel" not in str(error.value)  # of features: it speaks of any face
+    s.terms.channel.options.tap = "heatmaps"
+    with pytest.raises(UserError, match="terms.channel: .* says nothing"):
+        configs.check(config)
+    method.unlabelled(s, s.train.unlabelled)
+    configs.check(config)
+
+
+def test_a_network_that_only_gave_first_weights_is_not_run(tmp_path):
+    config = finetune.get_config("px=96")
+    teachers = stages.load_teachers(config, "student", tmp_path)
+    larger = {"first": teachers["first"]._replace(config=finetune.get_config("px=128"), meta={"stage": "student"})}
+    built = stages.training(config, "student", schemes.FACE68, larger, lambda text: int(text.split()[0]))
+    assert built.networks == {} and built.frozen == {} and built.crop_px == 96
 
 
 def test_a_term_that_teaches_needs_a_teacher():
@@ -220,7 +249,7 @@ def test_on_a_laptop_the_study_can_teach_on_frames_that_nobody_labelled():
     assert config.data.train == ("the300w:train_photos",) and plain.train.unlabelled == ()
     assert taught.train.unlabelled == ("youtube_faces68:train_people",)
     assert {name for name, term in taught.terms.items() if term.options.get("all_points")} == {
-        "adversarial_w32", "adversarial_v2p", "response", "points"
+        "adversarial_w32", "adversarial_v2p", "channel", "response", "points"
     }  # fmt: skip
     everybody = study.get_config("laptop,sizes=1m,seeds=1,labels=automatic")
     assert everybody.data.train == ("the300w:train_photos", "youtube_faces68:train_people")

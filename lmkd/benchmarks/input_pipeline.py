@@ -36,14 +36,14 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     """
     name = chosen(config, stage)[-1]
     build.prepare_data(config)
-    source = build.records(config, config.data.train)
+    source = build.training_records(config, config.stage[name])
     timings = []
     for count in dict.fromkeys((1, formats.cores())):
         with pinned(count):
             timings += timed(_parts(config, name, source, count), rounds=rounds, progress=progress)
     rates = {t.name: [1000 * FACES / ms for ms in t.rounds_ms] for t in timings}
     crop = {"crop_px": _crop_px(config, name), "first_image": "x".join(map(str, transforms.decode(source[0]).shape[:2]))}
-    conditions = {"data": ", ".join(config.data.train), "stage": name, **crop, "faces_a_call": FACES}
+    conditions = {"data": " + ".join(p.text() for p in source.provenance), "stage": name, **crop, "faces_a_call": FACES}
     return Topic("faces a second from the input pipeline", conditions, _table(timings), {"faces_per_second": rates})
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmkd.core.errors import UserError
 from lmkd.evaluation.content import Result, scored_points
 
 EYES = "inter_ocular"
@@ -28,7 +27,7 @@ class Beside(NamedTuple):
 
     Attributes:
       error: mean distance.
-      systematic: the distance of the points' means over faces, averaged over points.
+      systematic: how far each point's mean over faces is off, root mean square over points, less what chance makes of it.
       along, down: the mean along the eyes' line, to the picture's right, and at right angles to it, to the chin.
     """
 
@@ -63,14 +62,13 @@ class Offsets(NamedTuple):
 
 
 def offsets(result: Result) -> Offsets | None:
-    """Returns what is the same on all faces of a result; None where fewer than three were scored with both outer eye corners.
+    """Returns what is the same on all faces of a result.
 
-    Raises:
-      UserError: the scheme has no outer eye corners.
+    None where fewer than three were scored with both outer eye corners, or the scheme names none.
     """
     rows, scheme = scored_points(result)
     if EYES not in scheme.normalisers:
-        raise UserError(f"scheme {scheme.name!r} names no outer eye corners (normaliser {EYES!r})")
+        return None
     ends = [list(indices) for indices in scheme.normalisers[EYES]]
     seen = (rows.visible > 0) & (rows.evaluated[:, None] > 0)
     known = np.flatnonzero(seen[:, ends[0] + ends[1]].all(axis=1))
@@ -87,7 +85,7 @@ def offsets(result: Result) -> Offsets | None:
     groups = {ALL: tuple(range(scheme.num_points))} | dict(scheme.groups)
     return Offsets(
         len(known),
-        {name: _beside(percent[:, list(points)]) for name, points in groups.items()},
+        {name: _beside(percent[:, list(points)]) for name, points in groups.items() if seen[known][:, list(points)].any()},
         _mean(means[:, 0]),
         _mean(means[:, 1]),
         _slope(unit[:, 1], means[:, 0]),
@@ -96,10 +94,13 @@ def offsets(result: Result) -> Offsets | None:
 
 def _beside(percent: np.ndarray) -> Beside:
     """`percent`: f64 [n, k, 2] in the face's frame, NaN where unseen."""
+    percent = percent[:, ~np.isnan(percent).all(axis=(0, 2))]
     by_point = np.nanmean(percent, axis=0)
-    error = np.nanmean(np.linalg.norm(percent, axis=-1))
-    along, down = np.nanmean(by_point, axis=0)
-    return Beside(float(error), float(np.nanmean(np.linalg.norm(by_point, axis=-1))), float(along), float(down))
+    faces = (~np.isnan(percent[..., 0])).sum(axis=0)
+    chance = np.nanvar(percent, axis=0).sum(axis=-1) / np.maximum(faces - 1, 1)  # of the squared length of a mean over faces
+    systematic = np.sqrt(max((np.square(by_point).sum(axis=-1) - chance).mean(), 0.0))
+    along, down = by_point.mean(axis=0)
+    return Beside(float(np.nanmean(np.linalg.norm(percent, axis=-1))), float(systematic), float(along), float(down))
 
 
 def _mean(values: np.ndarray) -> Measured:

@@ -80,4 +80,8 @@ def test_quarters_by_hand():
     assert told.without == {"grows": 0, "unknown": 2}
     text = limits.text(told)
     assert "| grows | 0.00 to 1.00: **1.50** (0.0) | 2.00 to 3.00: **3.50** (0.0) |" in text
-    assert json.loads(json.dumps(limits.to_dict(told)))["quarters"]["grows"][3]["nme_percent"] == pytest.approx(35)
+    plain = json.loads(json.dumps(limits.to_dict(told)))
+    assert plain["quarters"]["grows"][3]["nme_percent"] == pytest.approx(35)
+    # The points lie to the right of the labels by their error, in % of 100 px.
+    assert plain["offsets"]["right_px"]["value"] == pytest.approx(-nme_percent.mean())
+    assert "Labels beside points, 8 faces" in text

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from lmkd.core import schemes
-from lmkd.core.errors import UserError
 from lmkd.evaluation import offsets, report, rows, scores
 
 SCHEME = schemes.get("300w68")
@@ -56,6 +55,24 @@ def test_errors_that_differ_from_face_to_face_are_not_systematic():
     assert found.right_px == pytest.approx((0.0, math.sqrt(2 / 3) / 2))
 
 
+def test_chance_is_taken_out_of_what_is_systematic():
+    rng = np.random.default_rng(1)
+    truth = faces([0] * 50)
+    found = offsets.offsets(result_of(truth, truth - (1.0, 0.0) + 3 * rng.normal(size=truth.shape)))
+    # Each mean over 50 faces of a noise of 3 px along both axes is 3 / sqrt(50) = 0.42 px off along either.
+    assert found.groups[offsets.ALL].systematic == pytest.approx(1.0, abs=0.1)
+    alone = offsets.offsets(result_of(truth, truth + 3 * rng.normal(size=truth.shape)))
+    assert alone.groups[offsets.ALL].systematic < 0.3 < 3 / np.sqrt(50) * np.sqrt(np.pi / 2)  # as long as it would be else
+
+
+def test_a_group_that_no_face_shows_is_left_out():
+    truth = faces([0] * 4)
+    visible = np.ones((4, 68), np.float32)
+    visible[:, 48:] = 0
+    found = offsets.offsets(result_of(truth, truth - (1.0, 0.0), visible))
+    assert "mouth" not in found.groups and found.groups[offsets.ALL].systematic == pytest.approx(1.0)
+
+
 def test_labels_that_lie_low_show_on_tilted_faces():
     tilts = np.array([-20.0, -10, 0, 10, 20])
     truth = faces(tilts)
@@ -85,8 +102,7 @@ def test_the_table_and_plain_values():
     assert plain["faces"] == 3 and plain["right_px"]["value"] == pytest.approx(1.0)
 
 
-def test_a_scheme_without_eyes_is_refused():
+def test_a_scheme_without_eyes_has_none():
     scheme = schemes.from_json('{"points": 4, "flip_pairs": [[0, 1]], "normalisers": {"eyes": [[0], [1]]}}')
     truth = faces([0, 0, 0])[:, :4]
-    with pytest.raises(UserError, match="no outer eye corners"):
-        offsets.offsets(result_of(truth, truth, scheme=scheme))
+    assert offsets.offsets(result_of(truth, truth, scheme=scheme)) is None
