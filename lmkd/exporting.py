@@ -242,6 +242,11 @@ def _portable(loaded: build.Loaded) -> dict[str, Any]:
     config["data"] |= {"data_dir": "", "manual_dirs": {}}
     for key in ("train", "validation", "test"):
         config["data"][key] = [_without_partial(reference) for reference in config["data"][key]]
+    for stage in config["stage"].values():
+        for key in ("splits", "unlabelled"):
+            stage["train"][key] = [_without_partial(reference) for reference in stage["train"][key]]
+        stage["teachers"] = {name: _without_root(place) for name, place in stage["teachers"].items()}
+        stage["model"]["weights"] = _without_root(stage["model"]["weights"])
     config["runtime"] |= {"dtype": loaded.meta["config"]["runtime"]["dtype"]} if "config" in loaded.meta else {}
     return config
 
@@ -249,6 +254,11 @@ def _portable(loaded: build.Loaded) -> dict[str, Any]:
 def _without_partial(reference: str) -> str:
     name, config, split = parse(reference)
     return f"{name}:{split}" if config and config.startswith("partial_") else reference
+
+
+def _without_root(place: str) -> str:
+    """A path of the maker's machine by its name alone; whatever else names a model or a file stays."""
+    return Path(place).name if Path(place).is_absolute() else place
 
 
 def _exported_meta(loaded: build.Loaded) -> dict[str, Any]:

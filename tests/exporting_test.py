@@ -109,6 +109,16 @@ def test_the_card_says_what_a_user_must_know(output):
     assert told["bytes"] == (output / "onnx" / "model.onnx").stat().st_size
 
 
+def test_the_kept_config_has_no_folder_of_the_machine_that_trained(loaded):
+    config = loaded.config.copy_and_resolve_references()
+    stage = config.stage[loaded.meta["stage"]]
+    stage.teachers = {"a": "/made/up/runs/a", "b": "faces68-1m", "c": "runs/c"}
+    stage.train.unlabelled = ("the300w/partial_0123456789:train",)
+    kept = exporting._portable(loaded._replace(config=config))["stage"][loaded.meta["stage"]]
+    assert kept["teachers"] == {"a": "a", "b": "faces68-1m", "c": "runs/c"}
+    assert kept["train"]["unlabelled"] == ["the300w:train"] and kept["model"]["weights"] == ""
+
+
 def test_an_orbax_export_is_a_checkpoint_without_the_rest(output, loaded):
     back = build.load(output / "orbax")
     assert "teachers" not in back.meta and sorted(p.name for p in (output / "orbax").iterdir()) == ["meta", "model", card.NAME]
