@@ -1,7 +1,8 @@
 """A trained slim HRNet taken on: by hand labels alone, on your own faces, or at a larger input.
 
     LMKD_REAL_DATA=DIR python -m lmkd.main --config=configs/finetune.py           # faces68-1m, on 300W's training faces
-    ... --config=configs/finetune.py:from=runs/faces68,width=16,px=128,mild
+    ... --config=configs/finetune.py:from=faces68-2m,width=16,mild
+    ... --config=configs/finetune.py:from=runs/faces68,width=16,px=96
     ... --config=configs/finetune.py --config.data.train="('own_faces:train',)" --config.data.manual_dirs.own_faces=DIR \\
         --config.data.validation="()" --config.data.test="('own_faces:test',)"
 
@@ -13,7 +14,7 @@ know: its card has them.
 | --- | --- |
 | `from=MODEL` | a model of the package or the folder of a trained one (faces68-1m) |
 | `width=N` | its width, for every slim HRNet of the house (12, that of faces68-1m) |
-| `px=N` | side of the input (96), the model's own or another; the Gaussians keep their share of the crop |
+| `px=N` | side of the input (128), the model's own or another; the Gaussians keep their share of the crop |
 | `mild` | milder augmentation: for the end of a training whose test crops are exact |
 | `smoke` | tiny |
 """
@@ -29,7 +30,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the config of one stage that starts from a trained network's weights."""
     words = common.options(variant, OPTIONS)
     config = faces68.get_config("plain")
-    common.at_px(config, int(words.get("px", config.data.image_px)))
+    common.at_px(config, int(words.get("px", 128)))
     s = config.stage.student
     s.model.backbone_options.width = int(words.get("width", 12))
     s.teachers.first = words.get("from", "faces68-1m")

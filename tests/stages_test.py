@@ -231,7 +231,7 @@ def test_the_study_compares_each_size_with_its_own_plain_student():
     assert config.data.train == ("the300w:train_photos[:30%]",) and config.data.validation == ("the300w:validation_photos",)
 
 
-@pytest.mark.parametrize("variant", [None, "px=128,mild", "from=faces68-2m,width=16"])
+@pytest.mark.parametrize("variant", [None, "px=96,mild", "from=faces68-2m,width=16"])
 def test_models_of_the_package_are_taken_on(variant, tmp_path):
     config = finetune.get_config(variant)
     configs.check(config)
