@@ -13,7 +13,12 @@ from lmkd.core.errors import UserError
 from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 
-DRAWN = {"synthetic68": 0.055, "faces68-0.3m": 0.046, "faces68-1m": 0.046, "faces68-2m": 0.041}  # median NME of the eight faces below
+DRAWN = {
+    "synthetic68": 0.055,
+    "faces68-0.3m": 0.046,
+    "faces68-1m": 0.046,
+    "faces68-2m": 0.041,
+}  # median NME of the eight faces below
 REAL = [name for name in pretrained.names() if name != "synthetic68"]  # it has never seen a real face
 MOST_BYTES = 5_000_000
 
