@@ -7,6 +7,7 @@ import pytest
 
 from lmkd import config as configs
 from lmkd import experiment, stages
+from lmkd.data import pipeline
 from lmkd.models import cost
 from lmkd.training import loop
 
@@ -21,7 +22,7 @@ def tried(monkeypatch) -> list[tuple[float, float]]:
         options = SimpleNamespace(total_steps=10, batch_size=4)
         iterator = SimpleNamespace(close=lambda: None)
         arguments = {"options": options, "iterator": iterator}
-        return stages.Stage(None, 8, None, arguments, None, None, ())
+        return stages.Stage(None, 8, None, arguments, pipeline.Unreadable("skip"), None, ())
 
     def run(**_):
         if len(rates) < 3:
