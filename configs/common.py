@@ -282,7 +282,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         s.model.head_options.update(TINY.get(s.model.head, {}))
         s.model.weights = ""
         s.model.image_px = 0
-        s.train.splits = (f"{tiny}:train",) if s.train.splits else ()
+        s.train.splits = ()
         s.train.unlabelled = (f"{tiny}:train",) if s.train.unlabelled else ()
         s.train.length = "6 steps"
         s.train.batch_size = 8
@@ -307,7 +307,7 @@ def small(config: ConfigDict) -> ConfigDict:
     config.data.image_px = 64
     drawn = config.data.train
     for s in config.stage.values():
-        s.train.splits, s.train.unlabelled = drawn if s.train.splits else (), drawn if s.train.unlabelled else ()
+        s.train.splits, s.train.unlabelled = (), drawn if s.train.unlabelled else ()
         s.model.image_px = 0
         s.optimizer.schedule, s.optimizer.warmup = "cosine", "40 steps"
         s.train.length, s.train.batch_size = "400 steps", 16

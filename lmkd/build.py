@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from lmkd import config as configs
 from lmkd import kept_configs, pretrained
 from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError
@@ -85,8 +86,7 @@ def prepare_data(config: ConfigDict) -> None:
     """
     pinned: dict[tuple[str, str | None], str] = {}
     data_dir = config.data.data_dir or None
-    lists = [(config.data, key) for key in ("train", "validation", "test")]
-    lists += [(config.stage[name].train, key) for name in config.stages for key in ("splits", "unlabelled")]
+    lists = [(part, key) for _, part, key in configs.split_lists(config, config.stages)]
     for name, config_name, _ in (reading.parse(split) for part, key in lists for split in part[key]):
         manual = config.data.manual_dirs.get(name, "")
         if (name, config_name) in pinned:

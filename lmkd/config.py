@@ -3,12 +3,11 @@
 Below `lmkd.build` nobody sees a config.
 """
 
-import dataclasses
 import functools
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from lmkd.core import plugins, schemes
 from lmkd.core.errors import UserError, nearest, report_together, unknown
 from lmkd.data import pipeline, reading
 from lmkd.data.transforms import CROP_PROTOCOLS
-from lmkd.distill.taps import OF_POINTS
 from lmkd.models.landmarker import COLOURS, PARTS
 from lmkd.ops.heatmaps import ROUND_TRIP_CELLS
 from lmkd.training import checkpoints, optimisers, parallel
@@ -108,10 +106,19 @@ def teachers_of(stage: ConfigDict, term: ConfigDict, built: Any) -> tuple[str, .
     return tuple(term.teachers) or tuple(sorted(stage.teachers.keys()))
 
 
+def split_lists(config: Any, stages: Iterable[str]) -> Iterator[tuple[str, Any, str]]:
+    """Every list of splits in a config, or in its plain values: where it stands, the part that holds it, its key there."""
+    for key in ("train", "validation", "test"):
+        yield f"config.data.{key}", config["data"], key
+    for name in stages:
+        for key in ("splits", "unlabelled"):
+            yield f"config.stage.{name}.train.{key}", config["stage"][name]["train"], key
+
+
 def _data(config: ConfigDict) -> Iterator[str]:
     data = config.data
-    for key in ("train", "validation", "test"):
-        yield from _splits(data[key], f"config.data.{key}")
+    for where, part, key in split_lists(config, sorted(set(config.stages) & set(config.stage.keys()))):
+        yield from _splits(part[key], where)
     if not data.train:
         yield "config.data.train names no split"
     for key, value in (("crop", data.crop), *(("test_crops", c) for c in data.test_crops)):
@@ -185,8 +192,6 @@ def _stage(stage: ConfigDict, where: str) -> Iterator[str]:
     for key, valid in (("name", optimisers.OPTIMISERS), ("schedule", optimisers.SCHEDULES)):
         if stage.optimizer[key] not in valid:
             yield str(unknown(f"optimizer {key}", stage.optimizer[key], valid, f"{where}.optimizer.{key}"))
-    for key in ("splits", "unlabelled"):
-        yield from _splits(train[key], f"{where}.train.{key}")
     yield from _at_least(train, f"{where}.train", batch_size=1, micro_batches=1, ema_decay=0.0)
     yield from _at_least(stage.optimizer, f"{where}.optimizer", learning_rate=0.0, weight_decay=0.0, clip_norm=0.0)
     yield from _at_least(stage.critics, f"{where}.critics", learning_rate=0.0, clip_norm=0.0, steps=1)
@@ -253,9 +258,10 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
         except UserError:
             continue  # told by _stage
         seen = teachers_of(stage, term, built)
-        if seen and stage.train.unlabelled and _silent_without_labels(built, term.options):
+        silent = bool(seen) and _silent_without_labels(built, term.options)
+        if stage.train.unlabelled and silent and hasattr(built, "all_points"):
             yield f"{at}: {term.type} says nothing of the faces of train.unlabelled: set {at}.options.all_points=True"
-        taught |= bool(seen)
+        taught |= bool(seen) and not silent
         if built.teachers != "none" and not seen:
             yield f"{at}: {term.type} needs a teacher; config.stage.{name}.teachers names none"
         if built.teachers == "one" and len(seen) > 1:
@@ -264,12 +270,12 @@ def _teachers(config: ConfigDict, name: str) -> Iterator[str]:
         yield f"{where}.train.unlabelled: nobody teaches there; give {where}.terms one that looks at a teacher, or take it out"
 
 
-def _silent_without_labels(term: type, options: ConfigDict) -> bool:
-    """Whether a term counts points and leaves out those that do not count."""
-    fields = {f.name: f.default for f in dataclasses.fields(term)}
-    if "all_points" not in fields or options.get("all_points"):
+def _silent_without_labels(term: Callable[..., Any], options: ConfigDict) -> bool:
+    """Whether a term of these options adds nothing on faces whose points do not count. Options that are wrong _stage tells."""
+    try:
+        return getattr(term(**options), "silent_without_labels", False)
+    except (UserError, TypeError):
         return False
-    return "tap" not in fields or options.get("tap", fields["tap"]) in OF_POINTS
 
 
 def _ablation(config: ConfigDict) -> Iterator[str]:

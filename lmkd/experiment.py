@@ -93,14 +93,13 @@ def _train_stage(config: ConfigDict, name: str, folder: Path) -> dict[str, Any]:
 
 def _trained(config: ConfigDict, name: str, folder: Path, teachers: stages.Sources) -> tuple[stages.Stage, list[str]]:
     """Trains a stage to its end; returns it, and what is to be told of losses that were not finite on the way."""
-    train, kept = config.stage[name].train, folder / "retries.json"
-    retried: list[str] = json.loads(kept.read_text()) if kept.is_file() else []
-    unread = folder / "unreadable.json"
+    train, kept, unread = config.stage[name].train, folder / "retries.json", folder / "unreadable.json"
+    retried = _kept_list(kept)
     while True:
         built = stages.stage(
             _slowed(config, name, train.retry_rate ** len(retried)), name, folder, scoring.validator(config), teachers
         )
-        built.unreadable.recall(json.loads(unread.read_text()) if unread.is_file() else ())
+        built.unreadable.recall(_kept_list(unread))
         options = built.arguments["options"]
         print(f"stage {name}: {scoring.trained_on(built.provenance)}\n{cost.table(cost.count(built.net, built.image_px))}")
         devices = f"{jax.device_count()} {jax.default_backend()} device(s)"
@@ -119,6 +118,11 @@ def _trained(config: ConfigDict, name: str, folder: Path, teachers: stages.Sourc
         finally:
             built.arguments["iterator"].close()
             _keep_unreadable(unread, built.unreadable.keys())
+
+
+def _kept_list(path: Path) -> list[str]:
+    """What an earlier session kept; nothing where there was none."""
+    return json.loads(path.read_text()) if path.is_file() else []
 
 
 def _keep_unreadable(path: Path, keys: list[str]) -> None:

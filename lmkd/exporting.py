@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lmkd import build, kept_configs, scoring
+from lmkd import config as configs
 from lmkd.benchmarks import rounds
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
@@ -240,11 +241,9 @@ def _portable(loaded: build.Loaded) -> dict[str, Any]:
     training_data keeps what they had, and whoever scores the model has another part, or all."""
     config = json.loads(kept_configs.to_json(loaded.config))
     config["data"] |= {"data_dir": "", "manual_dirs": {}}
-    for key in ("train", "validation", "test"):
-        config["data"][key] = [_without_partial(reference) for reference in config["data"][key]]
+    for _, part, key in configs.split_lists(config, config["stage"]):
+        part[key] = [_without_partial(reference) for reference in part[key]]
     for stage in config["stage"].values():
-        for key in ("splits", "unlabelled"):
-            stage["train"][key] = [_without_partial(reference) for reference in stage["train"][key]]
         stage["teachers"] = {name: _without_root(place) for name, place in stage["teachers"].items()}
         stage["model"]["weights"] = _without_root(stage["model"]["weights"])
     config["runtime"] |= {"dtype": loaded.meta["config"]["runtime"]["dtype"]} if "config" in loaded.meta else {}

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lmkd import build
+from lmkd import config as configs
 from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.core.schemes import Scheme
 from lmkd.data import pipeline, reading, transforms
@@ -101,19 +102,21 @@ def check_scorable(config: ConfigDict) -> None:
     """
     problems: list[str] = []
     data, normaliser = config.data, config.evaluation.normaliser
-    trained = build.training_records(config, config.stage[config.stages[-1]])
     wanted = []
-    for (where, reference), crops in _named_splits(config).items():
+    for (reference, crops), where in _named_splits(config).items():
         try:
             wanted.append((build.records(config, (reference,)), f"{where} {reference}", crops))
         except UserError as error:
-            problems.append(str(error))
+            problems.append(f"{where}: {error}")
+    together, learned = _as_they_are_read(config) if not problems else ([], None)
+    problems += together
     for source, where, crops in wanted:
         names = source.scheme.normaliser_names()
         if normaliser and normaliser not in names:
             problems.append(str(unknown("normaliser", normaliser, names, f"config.evaluation.normaliser, {where}")))
         try:
-            trained.scheme.subset_indices(source.scheme.name)
+            if learned is not None:
+                learned.subset_indices(source.scheme.name)
             for record in itertools.islice(pipeline.readable(source, pipeline.Unreadable(data.on_unreadable)), 1):
                 for crop in crops:
                     transforms.CropProtocol(crop, data.crop_scale).square(record)
@@ -122,15 +125,35 @@ def check_scorable(config: ConfigDict) -> None:
     report_together(problems, "the data do not fit the config")
 
 
-def _named_splits(config: ConfigDict) -> dict[tuple[str, str], tuple[str, ...]]:
-    """(where in the config, split) -> the crop protocols that it is cut by."""
-    data = config.data
-    found = {("config.data.train", split): (data.crop,) for split in data.train}
+def _named_splits(config: ConfigDict) -> dict[tuple[str, tuple[str, ...]], str]:
+    """(split, the crop protocols that it is cut by) -> where in the config it is named first."""
+    found: dict[tuple[str, tuple[str, ...]], str] = {}
+    for where, part, key in configs.split_lists(config, config.stages):
+        crops = tuple(config.data.test_crops) if key == "test" else (config.data.crop,)
+        for split in part[key]:
+            found.setdefault((split, crops), where)
+    return found
+
+
+def _as_they_are_read(config: ConfigDict) -> tuple[list[str], Scheme | None]:
+    """Opens in one what each stage learns from, and what validates. Returns what is wrong, and the last stage's scheme."""
+    problems: list[str] = []
+    schemes: dict[tuple[tuple[str, ...], ...], Scheme | None] = {}
     for name in config.stages:
-        for key in ("splits", "unlabelled"):
-            found |= {(f"config.stage.{name}.train.{key}", split): (data.crop,) for split in config.stage[name].train[key]}
-    found |= {("config.data.validation", split): (data.crop,) for split in data.validation}
-    return found | {("config.data.test", split): tuple(data.test_crops) for split in data.test}
+        train = config.stage[name].train
+        chosen = (tuple(train.splits), tuple(train.unlabelled))
+        if chosen not in schemes:
+            schemes[chosen] = None
+            try:
+                schemes[chosen] = build.training_records(config, config.stage[name]).scheme
+            except UserError as error:
+                problems.append(f"config.stage.{name}: {error}")
+    if config.data.validation:
+        try:
+            build.records(config, config.data.validation)
+        except UserError as error:
+            problems.append(f"config.data.validation: {error}")
+    return problems, schemes[chosen]
 
 
 def validator(config: ConfigDict) -> Any:

@@ -139,9 +139,11 @@ def test_faces_without_labels_need_a_term_that_teaches():
     assert "nobody teaches" not in str(error.value)
     s.train.splits = ("synthetic_faces/tiny_68:train",)
     assert common.plain(s).train.unlabelled == () and common.plain(s).train.splits == s.train.splits
-    s.terms = {"mse": common.term("ground_truth.HeatmapMSE")}
-    with pytest.raises(UserError, match="train.unlabelled: nobody teaches there"):
-        configs.check(config)
+    looks_at_teachers_and_needs_labels = common.term("assistive.KDLoss", teachers=("w32", "v2p"))
+    for terms in ({"mse": common.term("ground_truth.HeatmapMSE")}, {"kd": looks_at_teachers_and_needs_labels}):
+        s.terms = terms
+        with pytest.raises(UserError, match="train.unlabelled: nobody teaches there"):
+            configs.check(config)
 
 
 def test_a_stage_learns_from_its_own_faces(tmp_path):
@@ -156,11 +158,20 @@ def test_a_stage_learns_from_its_own_faces(tmp_path):
     ]  # fmt: skip
     assert [(p.split, p.labelled) for p in others.provenance] == [("train", True)]
     scoring.check_scorable(config)
-    config.data.crop = "rectangle"
-    config.data.test_crops, config.data.validation = ("landmarks",), ()
     s.train.unlabelled = ("synthetic_faces/tiny:vlaidation",)
-    with pytest.raises(UserError, match="unknown split 'vlaidation'"):
+    with pytest.raises(UserError, match="config.stage.student.train.unlabelled: unknown split 'vlaidation'"):
         scoring.check_scorable(config)
+
+
+def test_splits_that_do_not_go_together_are_told_before_training_also_of_an_earlier_stage(tmp_path):
+    config = experiment()
+    config.data.data_dir = str(tmp_path)
+    config.stage.teacher_w32.train.splits = ("synthetic_faces/tiny_68:train", "synthetic_faces/tiny:train")
+    config.data.validation = ("synthetic_faces/tiny_68:validation", "synthetic_faces/tiny:validation")
+    build.prepare_data(config)
+    with pytest.raises(UserError, match="config.stage.teacher_w32: these splits have different landmark schemes") as error:
+        scoring.check_scorable(config)
+    assert "config.data.validation: these splits have different landmark schemes" in str(error.value)
 
 
 def test_a_term_that_counts_points_must_speak_of_faces_without_labels():
@@ -172,6 +183,9 @@ def test_a_term_that_counts_points_must_speak_of_faces_without_labels():
     assert "terms.channel" not in str(error.value)  # of features: it speaks of any face
     s.terms.channel.options.tap = "heatmaps"
     with pytest.raises(UserError, match="terms.channel: .* says nothing"):
+        configs.check(config)
+    s.terms.fused = common.term("star.FusedMaps", teachers=("w32",), tap="logits")  # counts points whatever its tap
+    with pytest.raises(UserError, match="terms.fused: .* says nothing"):
         configs.check(config)
     method.unlabelled(s, s.train.unlabelled)
     configs.check(config)

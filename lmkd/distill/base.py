@@ -11,12 +11,19 @@ and, where it owns variables (an adapter, a critic),
     init(key, inputs) -> TermVariables         (shapes matter, values are drawn anew: models.initialise)
     critic_loss(inputs) -> TermOutput          (the critic's own objective)
 
+and, where it looks at teachers and yet needs labels,
+
+    silent_without_labels: bool                (a face whose points do not count has the value 0)
+
 All are pure. Values are one a face, unweighted and unmasked: weights, schedules, masks, sums and stop-gradients belong to the
 recipe. Everything that a term sees stands on the student's grid and in the student's pixels.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
 
 from lmkd.models.landmarker import Outputs
 
@@ -80,6 +87,26 @@ class TermOutput(NamedTuple):
     values: Any
     state: Any = None
     logs: Mapping[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OfPoints:
+    """What the terms have in common that hold a teacher's points, or maps of them, against the student's.
+
+    Attributes:
+      all_points: also points that do not count, being unlabelled or outside of the crop: the teacher may know them.
+    """
+
+    all_points: bool = False
+
+    @property
+    def silent_without_labels(self) -> bool:
+        """Whether a face whose points do not count has the value 0."""
+        return not self.all_points
+
+    def counted(self, inputs: TermInputs) -> Any:
+        """1 where this term sees a point, f32 [b, k]."""
+        return jnp.ones_like(inputs.counts) if self.all_points else inputs.counts
 
 
 @runtime_checkable

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from lmkd.core.errors import report_together, unknown
-from lmkd.distill.base import TermInputs, TermOutput, TermVariables
+from lmkd.distill.base import OfPoints, TermInputs, TermOutput, TermVariables
 from lmkd.distill.critics import Critic, image_on_grid
 from lmkd.ops import adversarial as ops
 
 
 @dataclasses.dataclass(frozen=True)
-class Adversarial:
+class Adversarial(OfPoints):
     """One critic for one teacher: its maps are real, the student's are fake.
 
     Both sides' maps are zero at points that do not count, so that the critic cannot tell them apart by how each network draws
@@ -44,7 +44,6 @@ class Adversarial:
     label_smoothing: float = 0.0
     gradient_penalty: float = 10.0
     feature_matching: float = 0.0
-    all_points: bool = False
     source: ClassVar[str] = (
         "Goodfellow et al. 2014, arXiv 1406.2661; between teacher and student: Liu et al. 2019, arXiv 1903.04197, equation 4"
     )
@@ -107,7 +106,7 @@ class Adversarial:
     def _seen(self, inputs: TermInputs, heatmaps: Any) -> Any:
         """The maps as the critic sees them. By `where`: an uncounted map may hold anything."""
         maps = heatmaps.astype(jnp.float32)
-        return maps if self.all_points else jnp.where(inputs.counts[:, None, None, :] > 0, maps, 0.0)
+        return jnp.where(self.counted(inputs)[:, None, None, :] > 0, maps, 0.0)
 
     def _judge(self, variables: TermVariables, maps: Any, image: Any) -> Any:
         return self._critic.apply({"params": variables.critic, "batch_stats": variables.state}, maps, image)

@@ -58,6 +58,7 @@ class KDLoss:
     tolerant: str = ""
     source: ClassVar[str] = "Fard, Mahoor 2022, arXiv 2111.07047 (KD-Loss, assistive losses), weights as in its code"
     teachers: ClassVar[str] = "several"
+    silent_without_labels: ClassVar[bool] = True
 
     def __post_init__(self):
         problems = []

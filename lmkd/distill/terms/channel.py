@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from lmkd.core.errors import UserError, report_together, unknown
 from lmkd.distill import taps
-from lmkd.distill.base import TermInputs, TermOutput, TermVariables
+from lmkd.distill.base import OfPoints, TermInputs, TermOutput, TermVariables
 from lmkd.distill.taps import OF_POINTS, at_grid
 from lmkd.models.layers import Conv
 from lmkd.ops import losses
@@ -28,7 +28,7 @@ STATISTICS = ("mean", "mean_variance")
 
 
 @dataclasses.dataclass(frozen=True)
-class ChannelKL:
+class ChannelKL(OfPoints):
     """Channel-distribution KL: where in the image a channel is active, teacher against student.
 
     Softmax over positions in each channel at `temperature`, T^2 KL(teacher || student), summed over positions, averaged over
@@ -52,7 +52,6 @@ class ChannelKL:
     teacher_tap: str = ""
     temperature: float = 4.0
     adapt: str = "auto"
-    all_points: bool = False
     source: ClassVar[str] = "Shu et al. 2021, arXiv 2011.13256, equations 3 to 5"
     teachers: ClassVar[str] = "one"
 
@@ -77,9 +76,14 @@ class ChannelKL:
             student = Conv(teacher.shape[-1], size=1).apply({"params": inputs.variables.adapter["lift"]}, student)
         teacher = at_grid(teacher, student.shape[1:3])
         values = losses.channel_divergence(student, teacher, temperature=self.temperature)
-        if self.tap in OF_POINTS and not self.all_points:
-            return TermOutput(losses.mean_over_points(values, inputs.counts))
+        if self.tap in OF_POINTS:
+            return TermOutput(losses.mean_over_points(values, self.counted(inputs)))
         return TermOutput(jnp.mean(values, axis=1))
+
+    @property
+    def silent_without_labels(self) -> bool:
+        """Whether a face whose points do not count has the value 0: its channels are points, and these left out."""
+        return self.tap in OF_POINTS and not self.all_points
 
     def _maps(self, inputs):
         return taps.pair(inputs, self.tap, self.teacher_tap or self.tap)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from lmkd.core.errors import report_together
-from lmkd.distill.base import TermInputs, TermOutput
+from lmkd.distill.base import OfPoints, TermInputs, TermOutput
 from lmkd.ops import losses
 
 
@@ -37,7 +37,7 @@ class PointL2:
 
 
 @dataclasses.dataclass(frozen=True)
-class TeacherPointL2:
+class TeacherPointL2(OfPoints):
     """Squared distance of a point to the teacher's, (dx^2 + dy^2) in fractions of the crop's side, times `scale`.
 
     `PointL2` + lambda `TeacherPointL2` is response-based distillation ("RBD").
@@ -48,14 +48,12 @@ class TeacherPointL2:
     """
 
     scale: float = 1.0
-    all_points: bool = False
     source: ClassVar[str] = "squared L2 to the teacher's points, the soft part of RBD: Shukla, Huang 2021"
     teachers: ClassVar[str] = "one"
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the mean over counted points, one value a face."""
-        counts = jnp.ones_like(inputs.counts) if self.all_points else inputs.counts
-        return _mean_of_squares(_errors(inputs, inputs.teacher.landmarks_px), counts, self.scale)
+        return _mean_of_squares(_errors(inputs, inputs.teacher.landmarks_px), self.counted(inputs), self.scale)
 
 
 @dataclasses.dataclass(frozen=True)

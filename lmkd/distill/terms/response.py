@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lmkd.core.errors import UserError, report_together, unknown
-from lmkd.distill.base import TermInputs, TermOutput
+from lmkd.distill.base import OfPoints, TermInputs, TermOutput
 from lmkd.distill.taps import tap_of
 from lmkd.distill.terms.ground_truth import expected_errors_cells
 from lmkd.ops import losses
@@ -28,7 +28,7 @@ _SEVERAL = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Response(abc.ABC):
+class _Response(OfPoints, abc.ABC):
     """What both terms share: which teacher has how much to say, on which face and at which point.
 
     Attributes:
@@ -50,7 +50,6 @@ class _Response(abc.ABC):
     temperature_px: float = 1.0
     min_peak: float = 0.0
     gate_cells: float = 0.0
-    all_points: bool = False
     teachers: ClassVar[str] = "several"
 
     def __post_init__(self):
@@ -68,7 +67,7 @@ class _Response(abc.ABC):
         point of it as much as a whole face. Logs "heard": the share of counted points at which some teacher is heard (where a
         gate is on), and "weight_<teacher>" (with "error").
         """
-        points = jnp.ones_like(inputs.counts) if self.all_points else inputs.counts
+        points = self.counted(inputs)
         taught = {name: self._taught(teacher) for name, teacher in inputs.teachers.items()}
         heard = {name: points * usable * self._heard(inputs, name) for name, (_, usable) in taught.items()}
         share = self._shares(inputs)
@@ -188,7 +187,7 @@ class TeacherPositions(_Response):
 
 
 @dataclasses.dataclass(frozen=True)
-class TeacherSoftArgmaxL1:
+class TeacherSoftArgmaxL1(OfPoints):
     """Smooth L1 of the expected position, in cells: the softmax's mean over positions against the teacher's point.
 
     `ground_truth.SoftArgmaxL1` with the teacher in the place of the truth: for faces that nobody labelled. Needs a student with
@@ -200,15 +199,13 @@ class TeacherSoftArgmaxL1:
     """
 
     beta_cells: float = 0.1
-    all_points: bool = False
     source: ClassVar[str] = "Sun et al. 2018, arXiv 1711.08229, equation 2, towards a teacher's point: ours"
     teachers: ClassVar[str] = "one"
 
     def loss(self, inputs: TermInputs) -> TermOutput:
         """Returns the mean over counted points and both axes, one value a face."""
-        points = jnp.ones_like(inputs.counts) if self.all_points else inputs.counts
         errors = losses.smooth_l1(expected_errors_cells(inputs, inputs.teacher.landmarks_px), beta=self.beta_cells)
-        return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), points))
+        return TermOutput(losses.mean_over_points(jnp.mean(errors, axis=-1), self.counted(inputs)))
 
 
 def _errors_px(inputs: TermInputs, name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from lmkd.core.errors import report_together, unknown
-from lmkd.distill.base import TermInputs, TermOutput
+from lmkd.distill.base import OfPoints, TermInputs, TermOutput
 from lmkd.distill.taps import at_grid, tap_of
 from lmkd.distill.terms.ground_truth import AdaptiveWing
 from lmkd.ops import edges as lines
@@ -134,7 +134,7 @@ class PointMaps:
 
 
 @dataclasses.dataclass(frozen=True)
-class FusedMaps:
+class FusedMaps(OfPoints):
     """Distance between the fused heatmaps of student and teacher.
 
     Attributes:
@@ -148,7 +148,6 @@ class FusedMaps:
     kind: str = "l2"
     tap: str = "heatmaps"
     teacher_tap: str = ""
-    all_points: bool = False
     source: ClassVar[str] = "Hong, Lin 2024 (ICME PAIR challenge), fused-heatmap distillation; code p458732"
     teachers: ClassVar[str] = "one"
 
@@ -161,8 +160,7 @@ class FusedMaps:
         ((name, outputs),) = inputs.teachers.items()
         student = tap_of(inputs.student, self.tap, of="the student")
         teacher = at_grid(tap_of(outputs, self.teacher_tap or self.tap, of=f"teacher {name}"), student.shape[1:3])
-        counts = jnp.ones_like(inputs.counts) if self.all_points else inputs.counts
-        return TermOutput(losses.mean_over_points(KINDS[self.kind](student, teacher), counts))
+        return TermOutput(losses.mean_over_points(KINDS[self.kind](student, teacher), self.counted(inputs)))
 
 
 def _truth(inputs: TermInputs, grid: tuple[int, ...]) -> Any:
