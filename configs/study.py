@@ -18,7 +18,8 @@
 
 For each size: plain, as many more steps as the method took longer in the ablation, taught, and both once more from first
 weights that are the teacher's. Steps, augmentation, average and optimiser are the same; a row's gain is on the plain student of
-its size. Taught is the method, and what the teachers answer: their maps, and the first one's points.
+its size, that of a taught student with the teacher's first weights on the plain one with them. Taught is the method, and what
+the teachers answer: their maps, and the first one's points.
 The best checkpoint is chosen by validation photographs of 300W; nothing looks at the test faces before the end.
 """
 
@@ -100,15 +101,15 @@ def _sizes(given: str) -> list[str]:
 def _rows(
     student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...], frames: tuple[str, ...]
 ) -> dict[str, ConfigDict]:
-    """The students of one size by row, each compared with the plain one."""
+    """The students of one size by row, each compared with the plain one of the same first weights."""
     plain = common.plain(student)
     plain.model.backbone_options.width = WIDTHS[size]
 
-    def changed(*changes: method.Change) -> ConfigDict:
+    def changed(*changes: method.Change, on: str = f"plain {size}") -> ConfigDict:
         s = ConfigDict(plain.to_dict())
         for change in changes:
             change(s)
-        s.compared_with = f"plain {size}"
+        s.compared_with = on
         return s
 
     def taught(s: ConfigDict) -> None:
@@ -117,10 +118,11 @@ def _rows(
         if frames:
             method.unlabelled(s, frames)
 
+    pruned = f"plain {size}, pruned from W32"
     return {
         f"plain {size}": plain,
         f"plain {size}, same time": changed(lambda s: method.longer(s, ablation.SAME_TIME)),
         f"taught {size}": changed(taught),
-        f"plain {size}, pruned from W32": changed(method.pruned),
-        f"taught {size}, pruned from W32": changed(method.pruned, taught),
+        pruned: changed(method.pruned),
+        f"taught {size}, pruned from W32": changed(method.pruned, taught, on=pruned),
     }

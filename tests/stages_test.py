@@ -239,6 +239,7 @@ def test_the_study_compares_each_size_with_its_own_plain_student():
     assert len(config.stages) == 2 + 2 * 5 * 2
     taught, plain, longer = config.stage.taught_1m_s1, config.stage.plain_1m_s1, config.stage.plain_1m_same_time_s1
     assert (taught.row, taught.compared_with, taught.seed) == ("taught 1m", "plain 1m", 1)
+    assert config.stage.taught_1m_pruned_from_w32_s1.compared_with == config.stage.plain_1m_pruned_from_w32_s1.row
     assert taught.optimizer == plain.optimizer and taught.train == plain.train and taught.model == plain.model
     assert plain.train.length == "30 epochs" and plain.optimizer.boundaries == ("15 epochs", "25 epochs")
     assert longer.train.length == "54 epochs" and longer.optimizer.boundaries == ("27 epochs", "45 epochs")
