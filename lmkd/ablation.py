@@ -58,12 +58,17 @@ def compare(
 
 def _leave_out_orphans(config: ConfigDict, by_row: dict[str, list[Mapping[str, Any]]]) -> None:
     """Takes out the rows whose own baseline was not trained, then those that stand on these, and says so."""
-    others = {row: config.stage[members[0]["name"]].compared_with for row, members in by_row.items()}
+    others = {row: _compared_with(config, row, members) for row, members in by_row.items()}
     while orphans := [row for row in by_row if others[row] and others[row] not in by_row]:
         for row in orphans:
             missing = f"no stage of row {others[row]!r}, its baseline, is among config.stages"
             print(f"row {row!r} is left out of the comparison: {missing}")
             del by_row[row]
+
+
+def _compared_with(config: ConfigDict, row: str, members: Sequence[Mapping[str, Any]]) -> str:
+    """The row that a row's gain is measured on; "" is the comparison's baseline, which itself is measured on none."""
+    return "" if row == config.ablation.baseline else config.stage[members[0]["name"]].compared_with
 
 
 def _row(config, workdir: Path, name: str, members, results, reference: str, crop: str, first_split: bool) -> Row:
@@ -89,7 +94,7 @@ def _row(config, workdir: Path, name: str, members, results, reference: str, cro
         attacked=_mean_by_key([_attacked(s) for s in tried]) if tried else None,
         shares=_mean_by_key([_shares(rows) for rows in logs]),
         steps=members[0]["steps"],
-        compared_with=config.stage[members[0]["name"]].compared_with,
+        compared_with=_compared_with(config, name, members),
     )
 
 

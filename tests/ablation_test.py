@@ -79,11 +79,17 @@ def test_a_student_is_used_without_its_teachers(compared, tmp_path):
 
 def test_a_row_without_its_own_baseline_is_left_out_in_words(capsys):
     rows = {"plain 1m": "", "taught 1m": "plain 1m", "taught 2m": "plain 2m", "longer 2m": "taught 2m"}
-    config = ConfigDict({"stage": {row: {"compared_with": other} for row, other in rows.items()}})
+    stages = {row: {"compared_with": other} for row, other in rows.items()}
+    config = ConfigDict({"stage": stages, "ablation": {"baseline": "plain 1m"}})
     by_row = {row: [{"name": row}] for row in rows}
     ablation._leave_out_orphans(config, by_row)
     assert list(by_row) == ["plain 1m", "taught 1m"]
     assert "'taught 2m' is left out" in capsys.readouterr().out
+    config.ablation.baseline = "taught 2m"  # measured on nothing itself, whatever it names
+    by_row = {row: [{"name": row}] for row in ("taught 2m", "longer 2m")}
+    ablation._leave_out_orphans(config, by_row)
+    assert list(by_row) == ["taught 2m", "longer 2m"]
+    assert ablation._compared_with(config, "taught 2m", by_row["taught 2m"]) == ""
 
 
 def test_one_stage_is_chosen_by_its_name_and_teachers_that_are_missing_are_told(compared, tmp_path):
