@@ -299,7 +299,13 @@ def _batches(config: ConfigDict, name: str, source: reading.Records, unreadable:
 def _first_term_variables(
     net, terms: Recipe, variables, networks, frozen, scheme: Scheme, options: step.StepOptions, crop_px: int, seed: int
 ) -> dict[str, TermVariables]:
-    """Draws the variables of the terms. Every loss is traced on the way, so that a tap that is not there is told here."""
+    """Draws the variables of the terms.
+
+    Every loss is traced on the way, so that a tap that is not there is told here; a network without teachers and critics is
+    traced by its first step soon enough.
+    """
+    if not networks and not terms.own_variables:
+        return {}
 
     def one_face(variables, frozen):
         face = empty_face(crop_px, scheme.num_points, 0)

@@ -32,6 +32,7 @@ from lmkd.core.errors import UserError, unknown
 from lmkd.distill.base import TermInputs
 from lmkd.distill.recipe import Recipe, WeightedTerm
 from lmkd.distill.teachers import look
+from lmkd.ops import across
 from lmkd.training import parallel, state
 from lmkd.training.state import with_parts
 
@@ -180,13 +181,13 @@ def _critics(training: stages.Training, seen: Any) -> Part:
             return sums.total, (sums, states)
 
         grads, (sums, states) = jax.grad(loss, has_aux=True)(state.critics(terms))
-        grads, sums = jax.lax.psum((grads, sums), parallel.AXIS)
+        grads, sums = across.total((grads, sums), parallel.AXIS)
         moved, moments = {}, dict(moments)
         for name, gradient in grads.items():
             gradient = jax.tree.map(lambda g: g / sums.count, gradient)
             updates, moments[name] = optimizers.critics.update(gradient, moments[name], terms[name].critic)
             moved[name] = optax.apply_updates(terms[name].critic, updates)
-        kept = jax.lax.pmean(states, parallel.AXIS)
+        kept = across.mean(states, parallel.AXIS)
         return with_parts(terms, critic=moved, state=kept), moments, sums.logs
 
     def update(terms_and_moments, seen, frozen, only):
@@ -223,7 +224,7 @@ def _term(training: stages.Training, part: WeightedTerm, seen: Any) -> Part:
 
         chosen = {n: given[n] for n in reached}
         of_maps, of_adapters = jax.grad(loss, argnums=(0, 1))(chosen, state.adapters(terms))
-        of_adapters = jax.lax.psum(of_adapters, parallel.AXIS)
+        of_adapters = across.total(of_adapters, parallel.AXIS)
         updates, moments = optimizer.update(of_adapters, moments, state.adapters(terms))
         return of_maps, optax.apply_updates(state.adapters(terms), updates), moments
 

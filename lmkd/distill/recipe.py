@@ -87,6 +87,11 @@ class Recipe:
         """The terms with critics."""
         return tuple(part for part in self.terms if part.has_critic)
 
+    @property
+    def own_variables(self) -> bool:
+        """Whether any term owns variables."""
+        return any(isinstance(part.term, OwnsVariables) for part in self.terms)
+
     def init(self, key: Any, inputs: TermInputs) -> dict[str, TermVariables]:
         """Returns the variables of every term that owns some."""
         return {

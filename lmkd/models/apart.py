@@ -22,10 +22,15 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
 
-def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+def apart(function: Callable[..., Any], *, here: bool = False) -> Callable[..., Any]:
     """Returns `function` of arrays as a computation of its own on CPU, and as it is elsewhere.
 
     Leave convolutions out of it: XLA on CPU rewrites them for its fast library in the outermost computation alone.
+
+    Args:
+      function: of pytrees of arrays.
+      here: this process's devices decide, not the platform that is compiled for. A large function is then traced once, and not
+        for every platform.
     """
     traced_once = jax.jit(function)  # for all arguments of one shape
 
@@ -34,6 +39,8 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
             return traced_once(*arguments)
 
     def call(*arguments: Any) -> Any:
+        if here:
+            return (on_cpu if jax.default_backend() == "cpu" else function)(*arguments)
         return jax.lax.platform_dependent(*arguments, cpu=on_cpu, default=function)
 
     return call

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from lmkd.ops import across
+
 
 class BatchNorm(nn.Module):
     """Normalises over all axes but the last: parameters "scale" and "bias", statistics "mean" and "var" ("batch_stats").
@@ -45,12 +47,19 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             return ((x - mean.value.reshape(wide)) * factor.reshape(wide) + bias.reshape(wide)).astype(self.dtype)
-        affine = scale.reshape(wide), bias.reshape(wide)
-        y, batch_mean, batch_var = _by_batch_traced_once(x, *affine, self.epsilon, self.dtype, self.axis_name)
+        policy = (self.momentum, self.epsilon, self.dtype, self.axis_name)
+        y, *running = _training(x, scale, bias, mean.value, var.value, *policy)
         if not self.is_initializing():
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean.reshape(shape)
-            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var.reshape(shape)
+            mean.value, var.value = running
         return y
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7, 8))  # traced once for all layers of one shape
+def _training(x, scale, bias, mean, var, momentum, epsilon, dtype, axis_name):
+    """Returns x normalised by its own mean and variance, and the running ones a step on."""
+    wide = (1,) * (x.ndim - 1) + scale.shape
+    y, *own = _by_batch(x, scale.reshape(wide), bias.reshape(wide), epsilon, dtype, axis_name)
+    return y, *(momentum * old + (1 - momentum) * new.reshape(old.shape) for old, new in zip((mean, var), own, strict=True))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
@@ -75,33 +84,33 @@ def _backward(epsilon, dtype, axis_name, kept, cotangents):
     normalised = (x.astype(jnp.float32) - mean) * inverse
     # The batch of all devices is behind the statistics, this device's share of it behind scale and bias.
     here = _means(dy, dy * normalised)
-    dbias, dscale = here * (dy.size // dy.shape[-1])
+    dbias, dscale = (one * (dy.size // dy.shape[-1]) for one in here)
     of_dy, of_product = _over_devices(here, axis_name)
     dx = (dy - of_dy - normalised * of_product) * (scale * inverse)
     return dx.astype(x.dtype), dscale, dbias
 
 
 _by_batch.defvjp(_forward, _backward)
-_by_batch_traced_once = jax.jit(_by_batch, static_argnums=(3, 4, 5))  # for all layers of one shape
 
 
 def _means(a, b):
-    """Means of two arrays over all axes but the last: one array [2, 1.., c], so that devices are asked once."""
+    """Means of two arrays over all axes but the last, [1.., c] each."""
     return jax.lax.platform_dependent(a, b, cpu=_means_by_product, default=_means_by_reduction)
 
 
 def _means_by_reduction(a, b):
     axes = tuple(range(a.ndim - 1))
-    return jnp.stack([jnp.mean(a, axes, keepdims=True), jnp.mean(b, axes, keepdims=True)])
+    return tuple(jnp.mean(x, axes, keepdims=True) for x in (a, b))
 
 
 def _means_by_product(a, b):
     """The same as products with a row of ones: on CPU, XLA sums a column at a time, at a third of their speed."""
     n = a.size // a.shape[-1]
     ones = jnp.ones((1, n), jnp.float32)
-    sums = [jnp.matmul(ones, x.reshape(n, -1), precision=jax.lax.Precision.HIGHEST) for x in (a, b)]
-    return (jnp.stack(sums) / n).reshape(2, *(1,) * (a.ndim - 1), -1)
+    sums = (jnp.matmul(ones, x.reshape(n, -1), precision=jax.lax.Precision.HIGHEST) for x in (a, b))
+    return tuple((total / n).reshape(*(1,) * (a.ndim - 1), -1) for total in sums)
 
 
 def _over_devices(means, axis_name):
-    return means if axis_name is None else jax.lax.pmean(means, axis_name)
+    """Means over all devices, which are asked once for both."""
+    return means if across.alone(axis_name) else across.mean(jnp.stack(means), axis_name)

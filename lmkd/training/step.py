@@ -17,7 +17,9 @@ from lmkd.distill.base import TermInputs
 from lmkd.distill.recipe import Recipe
 from lmkd.distill.teachers import Teacher, look, seen_at
 from lmkd.models import attack
+from lmkd.models.apart import apart
 from lmkd.models.landmarker import Landmarker
+from lmkd.ops import across
 from lmkd.ops import heatmaps as codec
 from lmkd.training.parallel import AXIS
 from lmkd.training.state import Optimizers, TrainState, adapters, critics, with_parts
@@ -122,36 +124,37 @@ def make_train_step(
         shared = begin(state.params, state.batch_stats, batch, frozen, key) if options.micro_batches == 1 else None
 
         def gradient(work, terms, key):
-            """Returns (mean gradients, mean logs, the terms' variables with new states, new batch statistics)."""
+            """Returns (summed gradients and their count, mean logs, the terms' variables with new states, batch statistics)."""
             if shared is not None:
                 inputs = shared.inputs._replace(key=key)
                 grads, sums, states = work(terms, shared._replace(inputs=inputs), state.step, only)
                 terms, batch_stats = with_parts(terms, state=states), shared.batch_stats
             else:
                 (grads, sums), terms, batch_stats = over_parts(work, terms, state, batch, frozen, key, only)
-            grads, sums = jax.lax.psum((grads, sums), AXIS)  # AXIS is the map's axis_name
-            kept = jax.lax.pmean({name: own.state for name, own in terms.items()}, AXIS)
+            grads, sums = across.total((grads, sums), AXIS)  # AXIS is the map's axis_name
+            kept = across.mean({name: own.state for name, own in terms.items()}, AXIS)
             count = jnp.maximum(sums.count, 1.0)
             logs = {name: value / count for name, value in (sums.logs | {"loss": sums.total}).items()}
-            return jax.tree.map(lambda g: g / count, grads), logs, with_parts(terms, state=kept), batch_stats
+            return (grads, count), logs, with_parts(terms, state=kept), batch_stats
 
         terms, opt_state, metrics = state.terms, dict(state.opt_state), {}
         for n in range(options.critic_steps if recipe.with_critic else 0):
-            grads, logs, new_terms, _ = gradient(critic_gradient, terms, jax.random.fold_in(key, n + 1))
-            terms, opt_state["critics"] = _update_critics(recipe, optimizers, state.step, grads, terms, new_terms, opt_state)
-            norms = {f"grad_norm/{name}_critic": optax.tree.norm(g) for name, g in grads.items()}
+            summed, logs, new_terms, _ = gradient(critic_gradient, terms, jax.random.fold_in(key, n + 1))
+            terms, kept, norms = _update_critics(recipe, optimizers, state.step, summed, terms, new_terms, opt_state["critics"])
+            opt_state["critics"] = kept
             metrics |= norms | {name: value for name, value in logs.items() if name != "loss"}
-        grads, logs, terms, batch_stats = gradient(student_gradient, terms, key)
+        (grads, count), logs, terms, batch_stats = gradient(student_gradient, terms, key)
         if options.local_norm:
-            batch_stats = jax.lax.pmean(batch_stats, AXIS)
-        params, opt_state["student"] = _updated(optimizers.student, grads["student"], opt_state["student"], state.params)
+            batch_stats = across.mean(batch_stats, AXIS)
+        params, opt_state["student"], norm = _updated(
+            optimizers.student, grads["student"], count, opt_state["student"], state.params
+        )
+        metrics |= logs | {"grad_norm": norm, "learning_rate": rate(state.step)}
         if grads["adapters"]:
-            new, opt_state["adapters"] = _updated(
-                optimizers.adapters, grads["adapters"], opt_state["adapters"], adapters(terms)
+            new, opt_state["adapters"], metrics["grad_norm/adapters"] = _updated(
+                optimizers.adapters, grads["adapters"], count, opt_state["adapters"], adapters(terms)
             )
             terms = with_parts(terms, adapter=new)
-            metrics["grad_norm/adapters"] = optax.tree.norm(grads["adapters"])
-        metrics |= logs | {"grad_norm": optax.tree.norm(grads["student"]), "learning_rate": rate(state.step)}
         new_state = dataclasses.replace(
             state,
             step=state.step + 1,
@@ -214,22 +217,35 @@ def _attacked(model: Landmarker, variables: Any, batch: Mapping[str, Any], attac
     return jnp.where(chosen.reshape(-1, 1, 1, 1), attacked, clean)
 
 
-def _updated(optimizer: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+def _updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, params: Any) -> Any:
+    """Returns (new parameters, the optimiser's new state, the mean gradient's norm).
+
+    Apart: thousands of small operations that nothing else in the step reads, and XLA on CPU compares each with every other.
+    """
+
+    def update(summed, count, opt_state, params):
+        grads = jax.tree.map(lambda g: g / count, summed)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, optax.tree.norm(grads)
+
+    return apart(update, here=True)(summed, count, opt_state, params)
 
 
-def _update_critics(recipe: Recipe, optimizers: Optimizers, step, grads, terms, new_terms, opt_state):
-    """Updates each critic on its own; before its term begins, a critic and its optimiser rest as they are."""
-    kept = dict(opt_state["critics"])
+def _update_critics(recipe: Recipe, optimizers: Optimizers, step, summed, terms, new_terms, opt_state):
+    """Updates each critic on its own; before its term begins, a critic and its optimiser rest as they are.
+
+    Returns (terms, the optimisers' states, norms to log).
+    """
+    (grads, count), kept, norms = summed, dict(opt_state), {}
     for part in recipe.with_critic:
         name = part.name
-        critic, moments = _updated(optimizers.critics, grads[name], kept[name], terms[name].critic)
+        critic, moments, norm = _updated(optimizers.critics, grads[name], count, kept[name], terms[name].critic)
+        norms[f"grad_norm/{name}_critic"] = norm
         new = (new_terms[name]._replace(critic=critic), moments)
         awake = step >= part.schedule.begin
         chosen = jax.tree.map(lambda now, before, awake=awake: jnp.where(awake, now, before), new, (terms[name], kept[name]))
         terms, kept[name] = {**terms, name: chosen[0]}, chosen[1]
-    return terms, kept
+    return terms, kept, norms
 
 
 def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) -> Any:
@@ -239,4 +255,8 @@ def _averaged(state: TrainState, params: Any, batch_stats: Any, decay: float) ->
     t = state.step.astype(jnp.float32)
     keep = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
     now = {"params": params, "batch_stats": batch_stats}
-    return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, state.ema, now)
+
+    def average(keep, before, now):
+        return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, before, now)
+
+    return apart(average, here=True)(keep, state.ema, now)

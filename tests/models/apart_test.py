@@ -45,3 +45,15 @@ def test_relu_and_its_gradient_are_jax_s(dtype):
 def test_relu_has_a_second_derivative():
     second = jax.grad(lambda x: jax.grad(lambda x: jnp.sum(relu(x) ** 3))(x).sum())(jnp.asarray([-1.0, 2.0]))
     np.testing.assert_allclose(second, [0.0, 12.0])
+
+
+def test_what_this_process_decides_is_traced_once_and_kept_apart():
+    traced = []
+
+    def doubled(x):
+        traced.append(x.shape)
+        return {"twice": 2 * x}
+
+    text = jax.jit(apart(doubled, here=True)).lower(jnp.ones((64, 64))).as_text()
+    assert len(traced) == 1 and (NO_INLINING in text) == (jax.default_backend() == "cpu")
+    np.testing.assert_array_equal(apart(doubled, here=True)(jnp.ones(3))["twice"], np.full(3, 2.0))

@@ -21,7 +21,7 @@ from lmkd.distill import taps
 from lmkd.distill.base import OfPoints, TermInputs, TermOutput, TermVariables
 from lmkd.distill.taps import OF_POINTS, at_grid
 from lmkd.models.layers import Conv
-from lmkd.ops import losses
+from lmkd.ops import across, losses
 
 ADAPT = ("auto", "always", "never")
 STATISTICS = ("mean", "mean_variance")
@@ -221,8 +221,8 @@ class _Connector(nn.Module):
             jnp.sum(jnp.square(counted), (0, 1, 2)),
             jnp.sum(mask > 0) * x.shape[1] * x.shape[2],
         ]
-        if self.axis_name is not None and not self.is_initializing():
-            sums = jax.lax.psum(sums, self.axis_name)
+        if not self.is_initializing():
+            sums = across.total(sums, self.axis_name)
         count = jnp.maximum(sums[2], 1)
         mean = sums[0] / count
         variance = jnp.maximum(sums[1] / count - jnp.square(mean), 0.0)
