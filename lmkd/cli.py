@@ -4,7 +4,6 @@ Exit statuses: 0 done; 1 a fault of ours; 2 something the user gave; 130 and 143
 another process of the run is lost or hangs. After 75, 130 and 143 the same command goes on.
 """
 
-import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,9 +22,6 @@ GOES_ON = "The same command goes on from there."
 # program that comes from the compilation cache searches all its instructions for each one, 25 of 40 s for HRNet-W18
 # (docs/performance.md). XLA ends processes over flags it does not know: versions that were not measured get none.
 COMPILER_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" if jax.__version_info__[:2] == (0, 10) else ""
-# Objects between Python's collections of garbage, 700 by default: a large network's trace is millions of objects that all stay,
-# and looking them through again and again took a fifth of its time.
-OBJECTS_BETWEEN_COLLECTIONS = 10_000
 
 
 def define_config_flag(default: str | None = None) -> None:
@@ -43,7 +39,6 @@ def run(
     """
     argv = list(sys.argv if argv is None else argv)
     _tune_compiler()
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         words = _parse(argv, needs_config)
         if takes_words:
