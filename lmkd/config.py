@@ -85,8 +85,9 @@ def check(config: ConfigDict) -> None:
             problems.append(str(unknown("stage", name, config.stage.keys(), "config.stages")))
     if not config.stages or len(set(config.stages)) != len(config.stages):
         problems.append(f"config.stages: name each stage once, at least one; got {tuple(config.stages)}")
-    problems += [p for found in (_data(config), _augment(config), _rest(config)) for p in found]
-    for name in sorted(set(config.stages) & set(config.stage.keys())):
+    known = sorted(set(config.stages) & set(config.stage.keys()))
+    problems += [p for found in (_data(config, known), _augment(config), _rest(config)) for p in found]
+    for name in known:
         problems += _stage(config.stage[name], f"config.stage.{name}")
         problems += _teachers(config, name)
     problems += _ablation(config)
@@ -115,9 +116,9 @@ def split_lists(config: Any, stages: Iterable[str]) -> Iterator[tuple[str, Any, 
             yield f"config.stage.{name}.train.{key}", config["stage"][name]["train"], key
 
 
-def _data(config: ConfigDict) -> Iterator[str]:
+def _data(config: ConfigDict, stages: Iterable[str]) -> Iterator[str]:
     data = config.data
-    for where, part, key in split_lists(config, sorted(set(config.stages) & set(config.stage.keys()))):
+    for where, part, key in split_lists(config, stages):
         yield from _splits(part[key], where)
     if not data.train:
         yield "config.data.train names no split"

@@ -35,6 +35,7 @@ from lmkd.distill.teachers import look
 from lmkd.ops import across
 from lmkd.training import parallel, state
 from lmkd.training.state import with_parts
+from lmkd.training.step import updated
 
 PARTS_OF_RATIO = ("teacher", "student", "critics")
 
@@ -184,9 +185,8 @@ def _critics(training: stages.Training, seen: Any) -> Part:
         grads, sums = across.total((grads, sums), parallel.AXIS)
         moved, moments = {}, dict(moments)
         for name, gradient in grads.items():
-            gradient = jax.tree.map(lambda g: g / sums.count, gradient)
-            updates, moments[name] = optimizers.critics.update(gradient, moments[name], terms[name].critic)
-            moved[name] = optax.apply_updates(terms[name].critic, updates)
+            critic = terms[name].critic
+            moved[name], moments[name], _ = updated(optimizers.critics, gradient, sums.count, moments[name], critic)
         kept = across.mean(states, parallel.AXIS)
         return with_parts(terms, critic=moved, state=kept), moments, sums.logs
 

@@ -140,18 +140,19 @@ def make_train_step(
         terms, opt_state, metrics = state.terms, dict(state.opt_state), {}
         for n in range(options.critic_steps if recipe.with_critic else 0):
             summed, logs, new_terms, _ = gradient(critic_gradient, terms, jax.random.fold_in(key, n + 1))
-            terms, kept, norms = _update_critics(recipe, optimizers, state.step, summed, terms, new_terms, opt_state["critics"])
-            opt_state["critics"] = kept
+            terms, opt_state["critics"], norms = _update_critics(
+                recipe, optimizers, state.step, summed, terms, new_terms, opt_state["critics"]
+            )
             metrics |= norms | {name: value for name, value in logs.items() if name != "loss"}
         (grads, count), logs, terms, batch_stats = gradient(student_gradient, terms, key)
         if options.local_norm:
             batch_stats = across.mean(batch_stats, AXIS)
-        params, opt_state["student"], norm = _updated(
+        params, opt_state["student"], norm = updated(
             optimizers.student, grads["student"], count, opt_state["student"], state.params
         )
         metrics |= logs | {"grad_norm": norm, "learning_rate": rate(state.step)}
         if grads["adapters"]:
-            new, opt_state["adapters"], metrics["grad_norm/adapters"] = _updated(
+            new, opt_state["adapters"], metrics["grad_norm/adapters"] = updated(
                 optimizers.adapters, grads["adapters"], count, opt_state["adapters"], adapters(terms)
             )
             terms = with_parts(terms, adapter=new)
@@ -217,7 +218,7 @@ def _attacked(model: Landmarker, variables: Any, batch: Mapping[str, Any], attac
     return jnp.where(chosen.reshape(-1, 1, 1, 1), attacked, clean)
 
 
-def _updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, params: Any) -> Any:
+def updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, params: Any) -> Any:
     """Returns (new parameters, the optimiser's new state, the mean gradient's norm).
 
     Apart: thousands of small operations that nothing else in the step reads, and XLA on CPU compares each with every other.
@@ -239,7 +240,7 @@ def _update_critics(recipe: Recipe, optimizers: Optimizers, step, summed, terms,
     (grads, count), kept, norms = summed, dict(opt_state), {}
     for part in recipe.with_critic:
         name = part.name
-        critic, moments, norm = _updated(optimizers.critics, grads[name], count, kept[name], terms[name].critic)
+        critic, moments, norm = updated(optimizers.critics, grads[name], count, kept[name], terms[name].critic)
         norms[f"grad_norm/{name}_critic"] = norm
         new = (new_terms[name]._replace(critic=critic), moments)
         awake = step >= part.schedule.begin
