@@ -10,6 +10,7 @@
 | `seeds=N` | of each student (3) |
 | `teachers=DIR+DIR` | trained models in the place of teacher_w32 and teacher_v2p; with one alone, half of the method |
 | `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
+| `rest` | the photographs that `percent` leaves out, for taught students: as their teachers see them, labels unread (laptop) |
 | `labels=teachers` | YouTube's frames too, for taught students, as their teachers see them (laptop) |
 | `labels=automatic` | YouTube's frames too, for everyone, as an automatic annotator saw them (laptop) |
 | `px=N` | side of the input of all that is trained here (256; laptop: 96); the Gaussians keep their share of the crop |
@@ -28,9 +29,10 @@ from ml_collections import ConfigDict
 from lmkd.configs import ablation, common, faces68, method, the300w
 from lmkd.core.errors import UserError, unknown
 
-OPTIONS = ("laptop", "sizes=SIZE+SIZE", "seeds=N", "teachers=DIR+DIR", "percent=N", "labels=WHOSE", "px=N", "length=N", "smoke")
+OPTIONS = ("laptop", "sizes=A+B", "seeds=N", "teachers=A+B", "percent=N", "rest", "labels=WHO", "px=N", "length=N", "smoke")
 WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
 NAMES = tuple(method.TEACHERS)
+PHOTOGRAPHS = "the300w:train_photos"
 FRAMES = ("youtube_faces68:train_people",)
 LABELS = ("hand", "teachers", "automatic")
 
@@ -72,10 +74,16 @@ def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str,
     percent = int(words.get("percent", 100))
     if percent > 100:
         raise UserError(f"--config=configs/study.py:percent={percent}: 1 to 100")
-    faces = "the300w:train_photos" + (f"[:{percent}%]" if percent < 100 else "")
+    if "rest" in words and not (laptop and percent < 100):
+        raise UserError(
+            "--config=configs/study.py: rest goes with laptop, whose lengths are steps (by epochs more faces would be more "
+            "steps), and with percent=N below 100, which leaves photographs out"
+        )
+    faces = PHOTOGRAPHS + (f"[:{percent}%]" if percent < 100 else "")
     automatic = FRAMES if labels == "automatic" else ()
     config.data.train, config.data.validation = (faces, *automatic), ("the300w:validation_photos",)
-    return FRAMES if labels == "teachers" else ()
+    left_out = (f"{PHOTOGRAPHS}[{percent}%:]",) if "rest" in words else ()
+    return left_out + (FRAMES if labels == "teachers" else ())
 
 
 def _teachers(config: ConfigDict, given: str) -> dict[str, str]:
