@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from lmkd.configs import common, method
 
 WARM_UP = "1000 steps"
+NECK_CHANNELS = 48  # of the second teacher's pyramid
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -33,7 +34,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.augment.blur_p = 0.15
     config.augment.grey_p = 0.1
     config.augment.occlusion_p = 0.2
-    method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP, neck_channels=48)
+    method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP, neck_channels=NECK_CHANNELS)
     return common.finish(config, variant)
 
 

@@ -16,6 +16,7 @@ know: its card has them.
 | `width=N` | its width, for every slim HRNet of the house (12, that of faces68-1m) |
 | `px=N` | side of the input (128), the model's own or another; the Gaussians keep their share of the crop |
 | `mild` | milder augmentation: for the end of a training whose test crops are exact |
+| `v2p` | the pyramid's head, drawn, on the model's backbone: the method's second teacher from its first |
 | `smoke` | tiny |
 """
 
@@ -23,7 +24,7 @@ from ml_collections import ConfigDict
 
 from lmkd.configs import common, faces68
 
-OPTIONS = ("from=MODEL", "width=N", "px=N", "mild", "smoke")
+OPTIONS = ("from=MODEL", "width=N", "px=N", "mild", "v2p", "smoke")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -37,6 +38,9 @@ def get_config(variant: str | None = None) -> ConfigDict:
     s.model.start_from = "first"
     s.train.length, s.train.validate_every, s.train.shares_every = "3000 steps", "1000 steps", "0 steps"
     s.optimizer.learning_rate = 1e-3
+    if "v2p" in words:
+        s.model.head, s.model.head_options = "heads.V2p", ConfigDict({"neck_channels": faces68.NECK_CHANNELS})
+        s.model.start_parts = ("backbone",)
     if "mild" in words:
         a = config.augment
         a.scale, a.rotation_deg, a.shift = 0.15, 20.0, 0.02

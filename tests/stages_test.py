@@ -258,6 +258,16 @@ def test_models_of_the_package_are_taken_on(variant, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, first["batch_stats"], teachers["first"].variables["batch_stats"])
 
 
+def test_a_second_teacher_begins_with_the_backbone_of_the_first(tmp_path):
+    config = finetune.get_config("from=faces68-2m,width=16,v2p")
+    configs.check(config)
+    first = stages.load_teachers(config, "student", tmp_path)["first"]
+    net = build.model(config.stage.student, config, schemes.FACE68)
+    found = starting.first_variables(net, config.stage.student, config.data.image_px, 0, {"first": first})["params"]
+    jax.tree.map(np.testing.assert_array_equal, found["backbone"], first.variables["params"]["backbone"])
+    assert net.head.neck_channels == 48 and set(found["head"]) != set(first.variables["params"]["head"])
+
+
 def test_on_a_laptop_the_study_can_teach_on_frames_that_nobody_labelled():
     config = study.get_config("laptop,sizes=1m,seeds=1,labels=teachers")
     plain, taught = config.stage.plain_1m_s0, config.stage.taught_1m_s0
