@@ -11,6 +11,7 @@
 | `teachers=DIR+DIR` | trained models in the place of teacher_w32 and teacher_v2p; with one alone, half of the method |
 | `percent=N` | of the training faces of 300W, the first N of 100; teachers, where none are given, learn from these too |
 | `rest` | the photographs that `percent` leaves out, for taught students: as their teachers see them, labels unread (laptop) |
+| `also=SPLIT` | more faces for taught students, labels unread: `also=own_faces:train` (docs/predict.md; laptop) |
 | `labels=teachers` | YouTube's frames too, for taught students, as their teachers see them (laptop) |
 | `labels=automatic` | YouTube's frames too, for everyone, as an automatic annotator saw them (laptop) |
 | `px=N` | side of the input of all that is trained here (256; laptop: 96); the Gaussians keep their share of the crop |
@@ -29,7 +30,7 @@ from ml_collections import ConfigDict
 from lmkd.configs import ablation, common, faces68, method, the300w
 from lmkd.core.errors import UserError, unknown
 
-OPTIONS = ("laptop", "sizes=A+B", "seeds=N", "teachers=A+B", "percent=N", "rest", "labels=WHO", "px=N", "length=N", "smoke")
+OPTIONS = tuple("laptop sizes=A+B seeds=N teachers=A+B percent=N rest also=A labels=WHO px=N length=N smoke".split())
 WIDTHS = {"0.3m": 6, "1m": 12, "2m": 17}  # 0.27M to 0.29M, 0.98M to 1.01M, 1.97M to 1.99M parameters
 NAMES = tuple(method.TEACHERS)
 PHOTOGRAPHS = "the300w:train_photos"
@@ -74,16 +75,19 @@ def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str,
     percent = int(words.get("percent", 100))
     if percent > 100:
         raise UserError(f"--config=configs/study.py:percent={percent}: 1 to 100")
-    if "rest" in words and not (laptop and percent < 100):
+    if {"rest", "also"} & set(words) and not laptop:
         raise UserError(
-            "--config=configs/study.py: rest goes with laptop, whose lengths are steps (by epochs more faces would be more "
-            "steps), and with percent=N below 100, which leaves photographs out"
+            "--config=configs/study.py: rest and also go with laptop, whose lengths are steps; by epochs, more faces would be "
+            "more steps for taught students alone"
         )
+    if "rest" in words and percent == 100:
+        raise UserError("--config=configs/study.py: rest goes with percent=N below 100, which leaves photographs out")
     faces = PHOTOGRAPHS + (f"[:{percent}%]" if percent < 100 else "")
     automatic = FRAMES if labels == "automatic" else ()
     config.data.train, config.data.validation = (faces, *automatic), ("the300w:validation_photos",)
     left_out = (f"{PHOTOGRAPHS}[{percent}%:]",) if "rest" in words else ()
-    return left_out + (FRAMES if labels == "teachers" else ())
+    also = (words["also"],) if "also" in words else ()
+    return left_out + (FRAMES if labels == "teachers" else ()) + also
 
 
 def _teachers(config: ConfigDict, given: str) -> dict[str, str]:

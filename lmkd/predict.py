@@ -1,8 +1,8 @@
 """Finds the landmarks of faces in pictures and videos: files with the points drawn in, and a table in original pixels.
 
-    python -m lmkd.predict faces.jpg folder/ video.mp4 [--model=PATH] [--output=predictions] [--format=json|csv] [--nodraw]
-                           [--detector=cascade|whole|PATH.onnx] [--box=x0,y0,x1,y1 ...] [--smooth]
-                           [--which=best|latest] [--noflip_test] [--norefine]
+    python -m lmkd.predict faces.jpg folder/ video.mp4 [--model=PATH] [--output=predictions] [--nodraw]
+                           [--format=json|csv|own_faces] [--detector=cascade|whole|PATH.onnx] [--box=x0,y0,x1,y1 ...]
+                           [--smooth] [--which=best|latest] [--noflip_test] [--norefine]
 
 The model is `faces68-1m`, which comes with the package, unless --model names another.
 
@@ -29,8 +29,8 @@ _MODEL = flags.DEFINE_string(
     "model", pretrained.DEFAULT, "A workdir, a stage's folder, one step's folder, or one that comes with lmkd."
 )
 _WHICH = flags.DEFINE_string("which", "best", "best or latest checkpoint.")
-_OUTPUT = flags.DEFINE_string("output", "predictions", "Folder for the drawn files and predictions.json or .csv.")
-_FORMAT = flags.DEFINE_string("format", "json", "json or csv.")
+_OUTPUT = flags.DEFINE_string("output", "predictions", "Folder for the drawn files and the table.")
+_FORMAT = flags.DEFINE_string("format", "json", "json, csv, or own_faces: pictures and points as lmkd.prepare reads them.")
 _DETECTOR = flags.DEFINE_string("detector", "cascade", "cascade, whole, or the path of a YuNet model (.onnx).")
 _BOX = flags.DEFINE_multi_string("box", [], "x0,y0,x1,y1 in pixels, about a face's points; may be given several times.")
 _SMOOTH = flags.DEFINE_bool("smooth", False, "Filter the points of videos over time (one-euro filter).")
@@ -47,8 +47,8 @@ def main(words: list[str]) -> None:
     cli.quiet()
     if not words:
         raise UserError("on what? Name pictures, videos or folders: python -m lmkd.predict faces.jpg folder/")
-    if _FORMAT.value not in outputs.FORMATS:
-        raise unknown("format", _FORMAT.value, outputs.FORMATS, "--format")
+    if _FORMAT.value not in outputs.FILES:
+        raise unknown("format", _FORMAT.value, outputs.FILES, "--format")
     if _BOX.value and flags.FLAGS["detector"].present:
         raise UserError("--box says where the faces are and --detector looks for them: give one of the two")
     boxes = _boxes(_BOX.value)

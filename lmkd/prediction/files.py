@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 from lmkd.core.errors import UserError
@@ -42,7 +43,7 @@ class Job(NamedTuple):
     Attributes:
       predictor: finds the points.
       folder: for the table and the drawn files.
-      kind: of the table, "json" or "csv".
+      kind: of the table, one of `outputs.FILES`; with own_faces the pictures with a face are kept too.
       boxes: where the faces are, in every file; None looks for them.
       draw: also write pictures and videos with the points drawn in.
       smooth: filter the points of videos over time.
@@ -60,7 +61,14 @@ class Job(NamedTuple):
     @property
     def table(self) -> Path:
         """The table's file."""
-        return self.folder / f"predictions.{self.kind}"
+        return self.folder / outputs.FILES[self.kind]
+
+    def keep(self, name: Path, image: np.ndarray, found: Any) -> str:
+        """Writes a picture, of which a folder of own_faces is made; returns its name there, "" where it is not kept."""
+        if self.kind != outputs.OWN_FACES or not len(found.landmarks_px):
+            return ""
+        images.write(self.folder / "images" / name, image)
+        return name.as_posix()
 
 
 def predict(
@@ -101,7 +109,8 @@ def _picture(item: Input, job: Job, add: Add) -> str:
         drawn = drawing.draw(picture.image, found.landmarks_px, job.predictor.scheme, longest_px=LONGEST_DRAWN_PX)
         images.write(job.folder / item.drawn, drawn)
     faces = [Face(*parts) for parts in zip(*found, strict=True)]
-    seen = Seen(str(item.path), width, height, faces, picture.notes, str(item.drawn) if job.draw else "")
+    kept = job.keep(item.drawn, picture.image, found)
+    seen = Seen(str(item.path), width, height, faces, picture.notes, str(item.drawn) if job.draw else "", kept)
     add(seen)
     return "; ".join([_told(seen), *picture.notes])
 
@@ -135,7 +144,9 @@ def _video(item: Input, job: Job, add: Add) -> str:
                 faces = [Face(points, confidences, box, track) for (track, points), confidences, box in parts]
                 if write is not None:
                     write(drawing.draw(frame, [face.landmarks_px for face in faces], job.predictor.scheme))
-                add(told._replace(faces=faces, frame=count, time_s=time_s))
+                second = count % max(1, round(info.fps)) == 0  # frames in between are much the same
+                kept = job.keep(item.drawn / f"{count:06d}.jpg", frame, found) if second else ""
+                add(told._replace(faces=faces, frame=count, time_s=time_s, kept=kept))
                 count, with_faces = count + 1, with_faces + bool(faces)
     short = [f"the file claims {info.frames} frames"] if info.frames > count else []
     return "; ".join([f"{count} frames at {info.fps:g} fps, {with_faces} of them with a face", *short, *info.notes])

@@ -1,4 +1,4 @@
-"""Predictions as JSON or CSV: original pixels, with confidence, written whole.
+"""Predictions as JSON or CSV, or as a folder of own_faces: original pixels, written whole.
 
 with table("predictions.json", "json", model="runs/faces68", scheme=scheme, skipped=[]) as add:
     add(Seen("faces.jpg", 640, 480, faces))
@@ -17,7 +17,10 @@ from lmkd.core.errors import unknown
 from lmkd.core.schemes import Scheme
 from lmkd.evaluation.files import whole_file
 
-FORMATS = ("json", "csv")
+OWN_FACES = "own_faces"
+"""Pictures, points and scheme as `lmkd.prepare --dataset=own_faces` reads them: for teaching on, or for mending by hand."""
+
+FILES = {"json": "predictions.json", "csv": "predictions.csv", OWN_FACES: "faces.csv"}
 PIXELS = "x to the right, y down, of the upright picture; the centre of its top-left pixel is (0, 0)"
 _CSV_COLUMNS = ("path", "frame", "time_s", "face", "track", "cut_by_border", "box_x0", "box_y0", "box_x1", "box_y1")
 
@@ -40,6 +43,7 @@ class Seen(NamedTuple):
       faces: largest first, or in the order of the boxes that were given.
       notes: how it was read.
       drawn: the file with the points in it, "" where there is none.
+      kept: the picture's name in a folder of own_faces, "" where it is not kept.
       frame: a video's frame, from 0; None for a picture.
       time_s: its time.
     """
@@ -50,6 +54,7 @@ class Seen(NamedTuple):
     faces: Sequence[Face]
     notes: Sequence[str] = ()
     drawn: str = ""
+    kept: str = ""
     frame: int | None = None
     time_s: float | None = None
 
@@ -67,15 +72,21 @@ def table(
 
     Args:
       path: of the file to write.
-      kind: "json" or "csv".
+      kind: one of FILES; with own_faces scheme.json is written beside.
       model: name of the model, for JSON.
       scheme: names the points.
       skipped: (path, why) of files without a prediction, looked at when the block ends, for JSON.
     """
-    if kind not in FORMATS:
-        raise unknown("format", kind, FORMATS, "--format")
+    if kind not in FILES:
+        raise unknown("format", kind, FILES, "--format")
     with whole_file(path) as file:
-        if kind == "csv":
+        if kind == OWN_FACES:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["image", "person", *(f"{axis}{n}" for n in range(scheme.num_points) for axis in "xy")])
+            yield lambda seen: writer.writerows(_own_row(seen, face) for face in seen.faces if seen.kept)
+            with whole_file(Path(path).with_name("scheme.json")) as beside:
+                beside.write(scheme.to_json())
+        elif kind == "csv":
             writer = csv.writer(file, lineterminator="\n")
             names = [f"{part}_{name}" for name in scheme.names for part in ("x", "y", "confidence")]
             writer.writerow([*_CSV_COLUMNS, *names])
@@ -116,6 +127,12 @@ def _csv_row(seen: Seen, n: int, face: Face) -> list[Any]:
     track = "" if face.track is None else face.track
     cut = int(cut_by_border(face, seen.width, seen.height))
     return [seen.path, *of_video, n, track, cut, *_rounded(face.box_px), *points.ravel().tolist()]
+
+
+def _own_row(seen: Seen, face: Face) -> list[Any]:
+    """A video counts as a person: its frames are much alike and belong in one split."""
+    person = "" if seen.frame is None else seen.path
+    return [seen.kept, person, *_rounded_array(face.landmarks_px, 3).ravel().tolist()]
 
 
 def _rounded(values: Any, digits: int = 3) -> Any:

@@ -10,6 +10,7 @@ from blob_model import SCHEME, around, blob, predictor
 from PIL import Image
 
 from lmkd.core.errors import UserError
+from lmkd.data import preparation, reading
 from lmkd.prediction import files, images, inputs, outputs, videos
 from lmkd.prediction.outputs import Face, Seen
 
@@ -111,6 +112,32 @@ def test_the_csv_has_a_line_a_face(tmp_path):
     np.testing.assert_allclose(places, [(60, 100), (300, 200)], atol=0.1)
     assert rows[1]["box_x0"] == "270.0" and rows[1]["confidence_corner"] == "0.5"
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["predictions.csv"]
+
+
+def test_pictures_without_labels_become_a_data_set(tmp_path):
+    """Prepared by the builder itself: points in the kept, upright pixels, a video's frames together, scheme and all."""
+    turned = Image.fromarray(blob(75.0, 105.0))
+    exif = turned.getexif()
+    exif[0x0112] = 3  # is stored upside down
+    (tmp_path / "in").mkdir()
+    turned.rotate(180).save(tmp_path / "in" / "turned.png", exif=exif)
+    put(tmp_path / "in" / "other.png", blob(70.0, 110.0))
+    film(tmp_path / "in" / "clip.mp4", [blob(60.0 + 4 * n, 100.0, sigma=9, size=(240, 320)) for n in range(7)], fps=3)
+    found, _ = inputs.gather([str(tmp_path / "in")], tmp_path / "out")
+    job = files.Job(predictor(boxes=[around(80, 100, 120)]), tmp_path / "out", "own_faces", draw=False)
+    assert files.predict(found, job, tell=lambda line: None) == []
+    assert sorted(p.name for p in job.folder.iterdir()) == ["faces.csv", "images", "scheme.json"]
+    given = preparation.prepare(
+        "own_faces", data_dir=tmp_path / "data", manual_dir=job.folder, options={"test_fraction": 0.0}, progress=False
+    )
+    split = reading.open_split(f"own_faces/{given.config_name}:train", data_dir=str(tmp_path / "data"))
+    records = [split[n] for n in range(len(split))]
+    assert split.scheme == SCHEME
+    middles = {r.key: r.landmarks_px[0] for r in records}
+    assert len(middles) == 5 and {r.person for r in records} == {"", str(tmp_path / "in" / "clip.mp4")}
+    np.testing.assert_allclose(middles["images/clip.mp4/000003.jpg#0"], (72, 100), atol=1.0)
+    np.testing.assert_allclose(middles["images/turned.png#0"], (75, 105), atol=0.1)
+    assert images.read(job.folder / "images" / "turned.png").image[105, 75].min() > 250  # upright
 
 
 def test_points_outside_the_picture_are_cut_by_the_border():

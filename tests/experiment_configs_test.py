@@ -75,11 +75,12 @@ def test_on_a_laptop_the_study_can_teach_on_frames_that_nobody_labelled():
 
 
 def test_taught_students_see_the_photographs_that_a_percentage_leaves_out_without_labels():
-    config = study.get_config("laptop,sizes=1m,seeds=1,percent=10,rest,labels=teachers")
+    config = study.get_config("laptop,sizes=1m,seeds=1,percent=10,rest,labels=teachers,also=own_faces:train")
     configs.check(config)
     plain, taught = config.stage.plain_1m_pruned_from_w32_s0, config.stage.taught_1m_pruned_from_w32_s0
     assert config.data.train == ("the300w:train_photos[:10%]",) and plain.train.unlabelled == ()
-    assert taught.train.unlabelled == ("the300w:train_photos[10%:]", "youtube_faces68:train_people")
+    new = ("the300w:train_photos[10%:]", "youtube_faces68:train_people", "own_faces:train")
+    assert taught.train.unlabelled == new
     assert taught.train.length == plain.train.length == "6000 steps"
 
 
@@ -104,7 +105,8 @@ def test_the_study_takes_trained_teachers():
         ("labels=automatic", "goes with laptop"),
         ("laptop,labels=hands", "Did you mean 'hand'"),
         ("percent=101", "1 to 100"),
-        ("percent=10,rest", "rest goes with laptop"),
+        ("percent=10,rest", "go with laptop"),
+        ("also=own_faces:train", "go with laptop"),
         ("laptop,rest", "percent=N below 100"),
         ("sizes=3m", "Did you mean '0.3m'"),
         ("teachers=a+b+c", "3 teachers"),
