@@ -185,7 +185,8 @@ class HRNet(nn.Module):
       block: "basic", or "separable": every 3x3 convolution of the fused modules (the blocks' and the strided ones of the
         exchange) is depthwise and pointwise (`layers.SeparableConvNorm`). Stem, stage 1 and transitions stay dense.
       rematerialise: the backward pass computes each fused module anew instead of keeping what is inside: less memory, about a
-        third more time (Chen et al. 2016, arXiv 1604.06174). The numbers stay, but for rounding.
+        third more time (Chen et al. 2016, arXiv 1604.06174). The numbers stay, but for rounding. For accelerators: XLA on
+        CPU merges what is computed anew with what is kept.
       dtype: of the computation.
       norm: constructor from `layers.batch_norm`, of the same dtype.
     """
