@@ -63,12 +63,17 @@ class Job(NamedTuple):
         """The table's file."""
         return self.folder / outputs.FILES[self.kind]
 
+    def drawn(self, item: Input) -> Path:
+        """Where a file with points drawn in goes, below the folder: never where a data set's pictures are looked for."""
+        return "drawn" / item.drawn if self.kind == outputs.OWN_FACES else item.drawn
+
     def keep(self, name: Path, image: np.ndarray, found: Any) -> str:
         """Writes a picture, of which a folder of own_faces is made; returns its name there, "" where it is not kept."""
         if self.kind != outputs.OWN_FACES or not len(found.landmarks_px):
             return ""
-        images.write(self.folder / "images" / name, image)
-        return name.as_posix()
+        inside = "images" / name
+        images.write(self.folder / inside, image)
+        return inside.as_posix()
 
 
 def predict(
@@ -107,10 +112,10 @@ def _picture(item: Input, job: Job, add: Add) -> str:
     (found,) = job.predictor.many([picture.image], [job.boxes])
     if job.draw:
         drawn = drawing.draw(picture.image, found.landmarks_px, job.predictor.scheme, longest_px=LONGEST_DRAWN_PX)
-        images.write(job.folder / item.drawn, drawn)
+        images.write(job.folder / job.drawn(item), drawn)
     faces = [Face(*parts) for parts in zip(*found, strict=True)]
     kept = job.keep(item.drawn, picture.image, found)
-    seen = Seen(str(item.path), width, height, faces, picture.notes, str(item.drawn) if job.draw else "", kept)
+    seen = Seen(str(item.path), width, height, faces, picture.notes, str(job.drawn(item)) if job.draw else "", kept)
     add(seen)
     return "; ".join([_told(seen), *picture.notes])
 
@@ -133,8 +138,8 @@ def _video(item: Input, job: Job, add: Add) -> str:
         info, frames = stack.enter_context(videos.reading(item.path))
         write = None
         if job.draw:
-            write = stack.enter_context(videos.writing(job.folder / item.drawn, info.fps, info.width, info.height))
-        told = Seen(str(item.path), info.width, info.height, (), info.notes, str(item.drawn) if job.draw else "")
+            write = stack.enter_context(videos.writing(job.folder / job.drawn(item), info.fps, info.width, info.height))
+        told = Seen(str(item.path), info.width, info.height, (), info.notes, str(job.drawn(item)) if job.draw else "")
         frames = iter(tqdm(frames, str(item.path), total=info.frames or None, unit="frame", leave=False, disable=None))
         while some := list(itertools.islice(frames, FRAMES_AT_ONCE)):
             for frame, found in zip(some, job.predictor.many(some, [job.boxes] * len(some)), strict=True):

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from blob_model import SCHEME, around, blob, predictor
@@ -122,11 +123,12 @@ def test_pictures_without_labels_become_a_data_set(tmp_path):
     (tmp_path / "in").mkdir()
     turned.rotate(180).save(tmp_path / "in" / "turned.png", exif=exif)
     put(tmp_path / "in" / "other.png", blob(70.0, 110.0))
+    put(tmp_path / "in" / "images" / "other.png", blob(78.0, 90.0))  # a name that a data set has as well
     film(tmp_path / "in" / "clip.mp4", [blob(60.0 + 4 * n, 100.0, sigma=9, size=(240, 320)) for n in range(7)], fps=3)
     found, _ = inputs.gather([str(tmp_path / "in")], tmp_path / "out")
-    job = files.Job(predictor(boxes=[around(80, 100, 120)]), tmp_path / "out", "own_faces", draw=False)
+    job = files.Job(predictor(boxes=[around(80, 100, 120)]), tmp_path / "out", "own_faces")
     assert files.predict(found, job, tell=lambda line: None) == []
-    assert sorted(p.name for p in job.folder.iterdir()) == ["faces.csv", "images", "scheme.json"]
+    assert sorted(p.name for p in job.folder.iterdir()) == ["drawn", "faces.csv", "images", "scheme.json"]
     given = preparation.prepare(
         "own_faces", data_dir=tmp_path / "data", manual_dir=job.folder, options={"test_fraction": 0.0}, progress=False
     )
@@ -134,10 +136,15 @@ def test_pictures_without_labels_become_a_data_set(tmp_path):
     records = [split[n] for n in range(len(split))]
     assert split.scheme == SCHEME
     middles = {r.key: r.landmarks_px[0] for r in records}
-    assert len(middles) == 5 and {r.person for r in records} == {"", str(tmp_path / "in" / "clip.mp4")}
+    assert len(middles) == 6 and {r.person for r in records} == {"", str(tmp_path / "in" / "clip.mp4")}
     np.testing.assert_allclose(middles["images/clip.mp4/000003.jpg#0"], (72, 100), atol=1.0)
     np.testing.assert_allclose(middles["images/turned.png#0"], (75, 105), atol=0.1)
     assert images.read(job.folder / "images" / "turned.png").image[105, 75].min() > 250  # upright
+    np.testing.assert_allclose(middles["images/images/other.png#0"], (78, 90), atol=0.1)
+    for name in ("other.png", "images/other.png"):  # without the points that are drawn beside
+        stored = next(r.image for r in records if r.key == f"images/{name}#0")
+        assert np.ptp(cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR).astype(int), axis=-1).max() == 0
+        assert np.ptp(images.read(job.folder / "drawn" / name).image.astype(int), axis=-1).max() > 0
 
 
 def test_points_outside_the_picture_are_cut_by_the_border():
