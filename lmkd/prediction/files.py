@@ -110,12 +110,12 @@ def _picture(item: Input, job: Job, add: Add) -> str:
     picture = images.read(item.path)
     height, width = picture.image.shape[:2]
     (found,) = job.predictor.many([picture.image], [job.boxes])
+    drawn, kept = job.drawn(item), job.keep(item.drawn, picture.image, found)
     if job.draw:
-        drawn = drawing.draw(picture.image, found.landmarks_px, job.predictor.scheme, longest_px=LONGEST_DRAWN_PX)
-        images.write(job.folder / job.drawn(item), drawn)
+        with_points = drawing.draw(picture.image, found.landmarks_px, job.predictor.scheme, longest_px=LONGEST_DRAWN_PX)
+        images.write(job.folder / drawn, with_points)
     faces = [Face(*parts) for parts in zip(*found, strict=True)]
-    kept = job.keep(item.drawn, picture.image, found)
-    seen = Seen(str(item.path), width, height, faces, picture.notes, str(job.drawn(item)) if job.draw else "", kept)
+    seen = Seen(str(item.path), width, height, faces, picture.notes, str(drawn) if job.draw else "", kept)
     add(seen)
     return "; ".join([_told(seen), *picture.notes])
 
@@ -134,12 +134,13 @@ def _video(item: Input, job: Job, add: Add) -> str:
     """Predicts on a video, some frames at a time, and says what was found."""
     tracker = Tracker(OneEuro() if job.smooth else None)
     count = with_faces = 0
+    drawn = job.drawn(item)
     with contextlib.ExitStack() as stack:
         info, frames = stack.enter_context(videos.reading(item.path))
         write = None
         if job.draw:
-            write = stack.enter_context(videos.writing(job.folder / job.drawn(item), info.fps, info.width, info.height))
-        told = Seen(str(item.path), info.width, info.height, (), info.notes, str(job.drawn(item)) if job.draw else "")
+            write = stack.enter_context(videos.writing(job.folder / drawn, info.fps, info.width, info.height))
+        told = Seen(str(item.path), info.width, info.height, (), info.notes, str(drawn) if job.draw else "")
         frames = iter(tqdm(frames, str(item.path), total=info.frames or None, unit="frame", leave=False, disable=None))
         while some := list(itertools.islice(frames, FRAMES_AT_ONCE)):
             for frame, found in zip(some, job.predictor.many(some, [job.boxes] * len(some)), strict=True):
