@@ -213,12 +213,15 @@ def published_hrnet(s: ConfigDict) -> None:
 
 
 def slim_hrnet(s: ConfigDict, width: int = 16) -> None:
-    """Makes a stage the slim HRNet that trains on a laptop, with losses that start fast from empty maps."""
+    """Makes a stage the slim HRNet that trains on a laptop, with losses that start fast from empty maps.
+
+    Points are read as `coordinates` trains them, by the mean of the whole map (docs/results.md has what that is worth).
+    """
     s.model.backbone_options = ConfigDict(
         hrnet(width=width, modules=(1, 2, 1), blocks=2, stage1_width=16, stage1_blocks=2, stem_width=32)
     )
     s.model.head = "heads.V2"
-    s.model.heatmap_activation = "softmax"
+    s.model.heatmap_activation, s.model.decoder = "softmax", "mean"
     s.terms = ConfigDict()
     s.terms.cross_entropy = term("ground_truth.PositionCrossEntropy")
     s.terms.coordinates = term("ground_truth.SoftArgmaxL1", weight=1.0)
