@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 from lmkd import config as configs
 from lmkd import kept_configs, pretrained
 from lmkd.core import plugins, schemes
-from lmkd.core.errors import UserError
+from lmkd.core.errors import UserError, unknown
 from lmkd.data import pipeline, preparation, reading, transforms
 from lmkd.data.corruptions import Corruption
-from lmkd.models import initialise, landmarker, layers
+from lmkd.models import initialise, landmarker, layers, readout
 from lmkd.ops import heatmaps
 from lmkd.training import checkpoints, optimisers, parallel, state
 
@@ -65,6 +65,21 @@ class Loaded(NamedTuple):
         config = self.config.copy_and_resolve_references()
         config.runtime.dtype = "float32"
         return self._replace(model=model(self.stage, config, self.scheme), config=config)
+
+    def read_by(self, decoder: str) -> "Loaded":
+        """The same network, its points read off its heatmaps by another function of `lmkd.ops.heatmaps`.
+
+        Raises:
+          UserError: there is no such decoder, or the network gives points and no heatmaps.
+        """
+        if decoder not in heatmaps.ROUND_TRIP_CELLS:
+            raise unknown("decoder", decoder, heatmaps.ROUND_TRIP_CELLS, "--decoder")
+        if not isinstance(self.model.readout, readout.Heatmaps):
+            raise UserError(f"--decoder={decoder}: {self.folder} gives points, no heatmaps that they could be read from")
+        config = self.config.copy_and_resolve_references()
+        stage = config.stage[self.meta["stage"]]
+        stage.model.decoder = decoder
+        return self._replace(model=model(stage, config, self.scheme), config=config)
 
 
 def prepare_device(config: ConfigDict) -> None:

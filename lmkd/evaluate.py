@@ -1,7 +1,7 @@
 """Scores trained models on prepared splits: NME, failure rate, AUC, by subset and group, one row a face.
 
     python -m lmkd.evaluate --model=runs/faces68 [--which=best|latest] [--data=the300w:common ...] [--crop=rectangle]
-                            [--normaliser=inter_pupil] [--noflip_test] [--output=DIR]
+                            [--normaliser=inter_pupil] [--noflip_test] [--decoder=dark] [--output=DIR]
                             [--suite=robustness [--limit=N]] [--suite=limits]
     python -m lmkd.evaluate --model=runs/faces68 --model=out/tflite_int8 --model=out/onnx/model.onnx    # side by side
 
@@ -30,6 +30,7 @@ _DATA = flags.DEFINE_multi_string("data", [], "Split NAME[/CONFIG]:SPLIT; may be
 _CROP = flags.DEFINE_multi_string("crop", [], "Crop protocol, landmarks or rectangle; may be given several times.")
 _NORMALISER = flags.DEFINE_string("normaliser", "", "inter_ocular, inter_pupil, box, ...; the scheme's default by default.")
 _FLIP_TEST = flags.DEFINE_bool("flip_test", None, "Average with the mirrored crop; the model's config decides by default.")
+_DECODER = flags.DEFINE_string("decoder", "", "How points are read off heatmaps; the model's config decides by default.")
 _BATCH = flags.DEFINE_integer("batch_size", 0, "Faces at once; the model's config's by default.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
 _SUITE = flags.DEFINE_multi_string(
@@ -60,7 +61,10 @@ def main() -> None:
     for crop in _CROP.value:
         if crop not in CROP_PROTOCOLS:
             raise unknown("crop protocol", crop, CROP_PROTOCOLS, "--crop")
-    models = [opened.open_model(path, _WHICH.value, flip_test=_FLIP_TEST.value) for path in _MODEL.value]
+    models = [
+        opened.open_model(path, _WHICH.value, flip_test=_FLIP_TEST.value, decoder=_DECODER.value or None)
+        for path in _MODEL.value
+    ]
     if "robustness" in _SUITE.value and any(m.loaded is None for m in models):
         raise UserError("--suite=robustness attacks the network itself, so it needs checkpoints, not exported files")
     models = [m._replace(config=_settings(m.config)) for m in models]

@@ -1,7 +1,7 @@
 """Exports a trained landmarker to files that run without this package, each checked in its own runtime before it is kept.
 
     python -m lmkd.export --model=PATH [--which=best|latest] --format=stablehlo [--format=onnx ...] --output=DIR
-                          [--flip_test] [--data=the300w:train] [--data_dir=DIR]
+                          [--flip_test] [--decoder=mean] [--data=the300w:train] [--data_dir=DIR]
 
 Writes DIR/<format>/ with the file and `model.json`. Crops for calibration and comparison come from --data, a prepared split, or
 are synthetic faces. `python -m lmkd.evaluate --model=DIR/<format>` scores what was written. docs/export.md has the formats.
@@ -19,6 +19,7 @@ _WHICH = flags.DEFINE_string("which", "best", "best or latest checkpoint.")
 _FORMAT = flags.DEFINE_multi_string("format", [], "Export format; may be given several times.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for the exports; each format has one of its own in it.")
 _FLIP_TEST = flags.DEFINE_bool("flip_test", False, "The file averages each crop with its mirror: more exact, twice the time.")
+_DECODER = flags.DEFINE_string("decoder", "", "How points are read off heatmaps; the model's config decides by default.")
 _DATA = flags.DEFINE_string("data", "", "Split NAME[/CONFIG]:SPLIT to calibrate and compare with; drawn faces by default.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets lie; TFDS's own folder by default.")
 
@@ -44,6 +45,7 @@ def main() -> None:
     for name in names:
         formats.find(name)
     loaded = build.load(_MODEL.value, _WHICH.value)
+    loaded = loaded.read_by(_DECODER.value) if _DECODER.value else loaded
     loaded.config.data.data_dir = _DATA_DIR.value or loaded.config.data.data_dir
     build.prepare_device(loaded.config)
     crops = exporting.split_crops(loaded, _DATA.value) if _DATA.value else exporting.drawn_crops(loaded)

@@ -266,7 +266,12 @@ def _exported_meta(loaded: build.Loaded) -> dict[str, Any]:
 
 
 def _scores(loaded: build.Loaded) -> list[dict[str, Any]]:
-    """What the experiment scored for this very step, without the breakdown; of an Orbax export, what its card has."""
+    """What the experiment scored for this very step, without the breakdown; of an Orbax export, what its card has.
+
+    Nothing where the experiment read the points by another decoder.
+    """
+    if loaded.stage.model.decoder != loaded.meta["config"]["stage"][loaded.meta["stage"]]["model"].get("decoder", ""):
+        return []
     found = card.find(loaded.folder)
     if found is not None:
         return json.loads(found.read_text(encoding="utf-8")).get("scores", [])

@@ -69,25 +69,29 @@ def first_distinct(*namings: Sequence[str]) -> Sequence[str]:
     return next((names for names in namings if len(set(names)) == len(names)), namings[-1])
 
 
-def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None = None) -> Opened:
+def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None = None, decoder: str | None = None) -> Opened:
     """Opens a model.
 
     Args:
       path: a workdir, a stage's folder, one step's folder, an exported file or its folder, a pretrained model's name.
       which: "best" or "latest" checkpoint; an exported file is what it is.
       flip_test: average with the mirrored crop; None does as the model's config says, or as the file was exported.
+      decoder: how points are read off heatmaps, a function of `lmkd.ops.heatmaps`; None does as the model's config says.
 
     Raises:
       UserError: there is no such model, it cannot be read, its card is missing or is another file's, its runtime is not
-        installed, or it was exported without the flip test that is asked for (or with it).
+        installed, or it was exported without the flip test that is asked for (or with it), or with a decoder of its own.
     """
-    exported = _exported(pretrained.resolve(path))
-    if exported is None:
-        return of_checkpoint(build.load(path, which), flip_test=flip_test)
-    card, file = cards.read(exported)
-    if formats.is_checkpoint(formats.find(card["format"], str(file))):
-        return of_checkpoint(build.load(file), flip_test=flip_test)
-    return _of_file(card, file, flip_test)
+    checkpoint = path
+    if exported := _exported(pretrained.resolve(path)):
+        card, file = cards.read(exported)
+        if not formats.is_checkpoint(formats.find(card["format"], str(file))):
+            if decoder:
+                raise UserError(f"{file} reads its points by itself: export it again with --decoder={decoder}")
+            return _of_file(card, file, flip_test)
+        checkpoint = file
+    loaded = build.load(checkpoint, which)
+    return of_checkpoint(loaded.read_by(decoder) if decoder else loaded, flip_test=flip_test)
 
 
 def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Opened:

@@ -15,7 +15,7 @@ from lmkd.core.errors import UserError
 from lmkd.exporters import card, formats, stablehlo
 from lmkd.exporters.formats import Format, Tolerance
 from lmkd.models import landmarker
-from lmkd.models.readout import Reading
+from lmkd.models.readout import Coordinates, Reading
 from lmkd.opened import open_model
 from lmkd.training import soundness
 from lmkd.training.stored import index
@@ -141,6 +141,20 @@ def test_the_flip_test_is_the_files_own(output):
         open_model(output / "onnx", flip_test=False)
 
 
+def test_points_are_read_by_another_decoder_where_one_is_asked_for(output, loaded, crops):
+    found = open_model(output / "orbax", decoder="argmax").run(crops.check)
+    peaks = np.asarray(found.heatmaps).reshape(len(crops.check), -1, 68).argmax(axis=1)
+    cells = np.stack([peaks % (SIDE // 4), peaks // (SIDE // 4)], axis=-1)
+    np.testing.assert_allclose(found.landmarks_px, 4 * cells + 1.5)
+    with pytest.raises(UserError, match="unknown decoder 'meen' .--decoder.*Did you mean 'mean'"):
+        loaded.read_by("meen")
+    with pytest.raises(UserError, match="model.onnx reads its points by itself: export it again with --decoder=argmax"):
+        open_model(output / "onnx", decoder="argmax")
+    pointwise = loaded._replace(model=loaded.model.clone(readout=Coordinates()))
+    with pytest.raises(UserError, match="--decoder=mean: .* gives points, no heatmaps"):
+        pointwise.read_by("mean")
+
+
 def test_a_folder_of_several_exports_asks_which(output, tmp_path):
     with pytest.raises(UserError, match="several exported models .onnx, orbax, stablehlo."):
         open_model(output)
@@ -212,6 +226,7 @@ def test_scores_are_those_of_the_very_step(loaded):
     results.write_text(json.dumps({"results": [row | rest, *others]}))
     (kept,) = exporting._scores(loaded)
     assert kept["data"] == "a:test" and kept["overall"]["nme_percent"] == 4.0
+    assert exporting._scores(loaded.read_by("argmax")) == []  # nobody has scored that
     results.unlink()
     assert exporting._scores(loaded) == []
 
