@@ -14,7 +14,7 @@ from lmkd.data import preparation
 from lmkd.data_builders.synthetic_faces import drawing
 
 DRAWN = {
-    "synthetic68": 0.055,
+    "synthetic68": 0.043,
     "faces68-0.3m": 0.046,
     "faces68-1m": 0.046,
     "faces68-2m": 0.041,

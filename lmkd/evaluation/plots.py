@@ -58,7 +58,7 @@ def ced_figure(curves: Sequence[Curve], thresholds: Sequence[float]) -> str:
     for threshold in thresholds:
         axes.axvline(100 * threshold, color="#777777", linewidth=0.9, linestyle=":")
     axes.set(xlabel="NME (%)", ylabel="faces with at most this NME (%)", xlim=(0, 100 * end * 1.01), ylim=(0, 101))
-    _legend(axes, "lower right")
+    _legend(axes, "best")
     return _svg(figure, "ced")
 
 
@@ -277,7 +277,7 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[FrontPoint]) -> N
         )  # fmt: skip
 
 
-def _legend(axes: Axes, place: Literal["lower right", "upper right"], columns: int = 1) -> None:
+def _legend(axes: Axes, place: Literal["best", "upper right"], columns: int = 1) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc=place, ncols=columns, fontsize=8.5, framealpha=0.9, borderpad=0.35, handlelength=1.8)
 
