@@ -31,7 +31,7 @@ def load(
       which: "best" or "latest" checkpoint.
       detector: what finds faces where no boxes are given: "cascade", "whole" (the image is one face) or the path of a
         YuNet model (`.onnx`).
-      refine: look twice at faces that the detector found; boxes that are given are taken as they are.
+      refine: look again at faces that the detector found; boxes that are given are taken as they are.
 
     Returns:
       The predictor: `lmkd.predictor.Predictor`.

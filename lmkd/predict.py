@@ -37,7 +37,7 @@ _SMOOTH = flags.DEFINE_bool("smooth", False, "Filter the points of videos over t
 _DRAW = flags.DEFINE_bool("draw", True, "Write the pictures and videos with points; --nodraw writes the table alone.")
 _FLIP_TEST = flags.DEFINE_bool("flip_test", None, "Average with the mirrored crop; the model decides by default.")
 
-_REFINE = flags.DEFINE_bool("refine", True, "Look twice at faces that a detector found, the second time about their points.")
+_REFINE = flags.DEFINE_bool("refine", True, "Look again at faces that a detector found, about their points.")
 
 
 def main(words: list[str]) -> None:

@@ -24,6 +24,9 @@ from lmkd.prediction import detectors
 
 FACES_AT_ONCE = 32
 """Faces that the network sees in one run; more are cut into several runs, which bounds the memory."""
+MOST_LOOKS = 3
+SETTLED = 0.05
+"""Of a box's longer side: closer than this to the box about its points, a face's crop is where it belongs."""
 
 
 class Prediction(NamedTuple):
@@ -49,9 +52,9 @@ class Predictor:
     Attributes:
       model: the model, run on crops.
       detector: finds the faces of images that come without boxes.
-      refine: look twice at faces that the detector found: the points of the first look say where the second one is cut. It
-        doubles the network's work and brings a detector's rough boxes close to those of training (docs/predict.md has how
-        close). Boxes that are given are taken as they are.
+      refine: look again at faces that the detector found, the points of one look saying where the next is cut, until their
+        box stays within `SETTLED`, `MOST_LOOKS` times in all. It brings a detector's rough boxes close to those of training
+        (docs/predict.md has how close, and what it costs). Boxes that are given are taken as they are.
     """
 
     model: opened.Opened
@@ -100,19 +103,27 @@ class Predictor:
         found = [
             self.detector(image) if box is None else checked_boxes(box, image) for image, box in zip(images, given, strict=True)
         ]
-        if self.refine:
-            looked = [n for n, box in enumerate(given) if box is None]
-            for n, first in zip(looked, self._looks([images[n] for n in looked], [found[n] for n in looked]), strict=True):
-                found[n] = np.array([geometry.tight_box(points) for points in first.landmarks_px]).reshape(-1, 4)
-        return self._looks(images, found)
-
-    def _looks(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predicts each image's faces, cut out about its boxes [n, 4]."""
-        jobs = [(image, box) for image, of_image in zip(images, boxes, strict=True) for box in of_image]
-        landmarks_px, confidences = self._run(jobs)
-        ends = np.cumsum([len(of_image) for of_image in boxes])[:-1]
-        of_images = zip(np.split(landmarks_px, ends), np.split(confidences, ends), boxes, strict=True)
+        counts = [len(boxes) for boxes in found]
+        of_detector = np.repeat([box is None for box in given], counts)
+        of_each = [image for image, count in zip(images, counts, strict=True) for _ in range(count)]
+        faces = self._looks(of_each, found, of_detector)
+        ends = np.cumsum(counts)[:-1]
+        of_images = zip(*(np.split(part, ends) for part in faces), strict=True)
         return [Prediction(*parts) for parts in of_images] if images else []
+
+    def _looks(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], of_detector: np.ndarray) -> Prediction:
+        """Predicts faces, each cut out of its image about its box, and looks again at those of the detector."""
+        boxes_px = np.concatenate([np.zeros((0, 4)), *boxes])
+        landmarks_px, confidences = self._run(list(zip(images, boxes_px, strict=True)))
+        again = np.flatnonzero(of_detector) if self.refine else np.zeros(0, int)
+        for _ in range(MOST_LOOKS - 1):
+            about = np.array([geometry.tight_box(landmarks_px[n]) for n in again]).reshape(-1, 4)
+            moved = np.abs(about - boxes_px[again]).max(axis=1, initial=0)
+            unsettled = moved > SETTLED * (about[:, 2:] - about[:, :2]).max(axis=1, initial=0)
+            again, about = again[unsettled], about[unsettled]
+            boxes_px[again] = about
+            landmarks_px[again], confidences[again] = self._run([(images[n], boxes_px[n]) for n in again])
+        return Prediction(landmarks_px, confidences, boxes_px)
 
     def _run(self, jobs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
         """Returns points float64 [n, K, 2] and confidences float32 [n, K] of (image, box) pairs."""
@@ -138,7 +149,7 @@ def load(
       path: anything that `lmkd.opened.open_model` opens.
       which: "best" or "latest" checkpoint.
       detector: "cascade", "whole" (the image is one face) or the path of a YuNet model (.onnx).
-      refine: look twice at faces that the detector found.
+      refine: look again at faces that the detector found.
       flip_test: average with the mirrored crop; None does as the model says.
 
     Raises:

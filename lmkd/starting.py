@@ -57,8 +57,21 @@ def _taken_over(model: ConfigDict, teacher: build.Loaded, variables: Mapping) ->
     old, new = (traverse_util.flatten_dict(dict(v)) for v in (teacher.variables, variables))
     wanted = {path: leaf for path, leaf in new.items() if path[1] in model.start_parts}
     where = f"model.start_from={model.start_from} ({teacher.folder}) does not fit: model.start_parts={tuple(model.start_parts)}"
-    report_together(list(_misfits(wanted, old)), where, limit=12)
+    if misfits := list(_misfits(wanted, old)):
+        report_together([*_other_settings(model, teacher.stage.model), *misfits], where, limit=12)
     return traverse_util.unflatten_dict({**new, **{path: old[path] for path in wanted}})
+
+
+def _other_settings(model: ConfigDict, theirs: ConfigDict) -> Iterator[str]:
+    """What the parts are made of there and here, where that differs: a hundred wrong shapes may come of one option."""
+    for part in model.start_parts:
+        if theirs[part] != model[part]:
+            yield f"model.{part}: {theirs[part]} there, {model[part]} here"
+            continue
+        there, here = (dict(m[f"{part}_options"]) for m in (theirs, model))
+        for key in sorted(there.keys() | here.keys()):
+            if there.get(key) != here.get(key):
+                yield f"model.{part}_options.{key}: {there.get(key)} there, {here.get(key)} here"
 
 
 def _misfits(wanted: Mapping, old: Mapping) -> Iterator[str]:

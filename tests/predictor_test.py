@@ -18,7 +18,7 @@ from lmkd.core import geometry
 from lmkd.core.errors import UserError
 from lmkd.data import transforms
 from lmkd.prediction import detectors
-from lmkd.predictor import FACES_AT_ONCE, Predictor, named_models
+from lmkd.predictor import FACES_AT_ONCE, MOST_LOOKS, Predictor, named_models
 
 
 @pytest.mark.parametrize("factor", [1, 5])  # crops near the image's resolution, and shrunk by area
@@ -81,19 +81,49 @@ def test_without_boxes_the_detector_decides_and_may_find_none():
     assert nothing.landmarks_px.shape == (0, 2, 2) and nothing.confidences.shape == (0, 2) and len(network.seen) == 1
 
 
-def test_a_second_look_is_cut_about_the_points_of_the_first():
-    network, image = Network(), blob(100, 80)
-    twice = dataclasses.replace(predictor(boxes=[around(110, 90)], network=network), refine=True)
-    first = predictor()(image, [around(110, 90)])
-    found = twice(image)
-    np.testing.assert_allclose(found.boxes_px[0], geometry.tight_box(first.landmarks_px[0]))
-    np.testing.assert_array_equal(found.landmarks_px, predictor()(image, found.boxes_px).landmarks_px)
+class Steady(Network):
+    """Its points lie four standard deviations of the light to both sides of the middle, wherever the crop is cut."""
+
+    def __call__(self, crops):
+        found = super().__call__(crops)
+        light = crops.astype(np.float64).mean(axis=(2, 3))  # a row each
+        rows = np.arange(crops.shape[1]) - found.landmarks_px[:, :1, 1]
+        spread = np.sqrt((light * rows**2).sum(axis=1) / light.sum(axis=1))
+        middle, aside = found.landmarks_px[:, :1], 4 * spread[:, None, None] * np.array([[-1], [1]])
+        return found._replace(landmarks_px=middle + aside)
+
+
+def test_faces_are_looked_at_again_about_their_points_until_these_stay():
+    image, far = blob(100, 80), around(108, 86)
+    boxes = [far]
+    for _ in range(2):  # by hand
+        boxes.append(list(geometry.tight_box(predictor(network=Steady())(image, [boxes[-1]]).landmarks_px[0])))
+    network = Steady()
+    found = dataclasses.replace(predictor(boxes=[far], network=network), refine=True)(image)
+    np.testing.assert_allclose(found.boxes_px[0], boxes[1])  # boxes[2] is no farther than a twentieth of its side
+    np.testing.assert_allclose(boxes[2], boxes[1], atol=0.05 * 48)
+    np.testing.assert_array_equal(found.landmarks_px, predictor(network=Steady())(image, found.boxes_px).landmarks_px)
     assert [len(crops) for crops in network.seen] == [1, 1]
+    near, network = boxes[2], Steady()
+    found = dataclasses.replace(predictor(boxes=[near], network=network), refine=True)(image)
+    np.testing.assert_array_equal(found.boxes_px, [near])
+    assert len(network.seen) == 1
+
+
+def test_looks_end_where_points_never_stay():
+    network, image = Network(), blob(100, 80)  # its second point goes with the crop
+    again = dataclasses.replace(predictor(boxes=[around(110, 90)], network=network), refine=True)
+    boxes = [around(110, 90)]
+    for _ in range(MOST_LOOKS - 1):
+        boxes.append(list(geometry.tight_box(predictor()(image, [boxes[-1]]).landmarks_px[0])))
+    found = again(image)
+    np.testing.assert_allclose(found.boxes_px[0], boxes[-1])
+    assert [len(crops) for crops in network.seen] == [1] * MOST_LOOKS
     # Given boxes are taken as they are, also beside an image that the detector looks at.
-    given, looked = twice.many([image, image], [[around(100, 80)], None])
+    given, looked = again.many([image, image], [[around(100, 80)], None])
     np.testing.assert_array_equal(given.boxes_px, [around(100, 80)])
     np.testing.assert_array_equal(looked.landmarks_px, found.landmarks_px)
-    assert [len(crops) for crops in network.seen] == [1, 1, 1, 2]
+    assert [len(crops) for crops in network.seen[MOST_LOOKS:]] == [2, 1, 1]
 
 
 def test_a_face_cut_by_the_border_is_black_outside():
@@ -106,7 +136,7 @@ def test_a_face_cut_by_the_border_is_black_outside():
 
 def test_any_number_of_threads_gives_the_same():
     cascade = detectors.Cascade(longest_px=100, smallest_px=30)
-    shared = Predictor(predictor().model, cascade)  # looks twice
+    shared = Predictor(predictor().model, cascade)  # looks again
     images = [blob(60 + 5 * n, 50, sigma=15, size=(100, 120)) for n in range(8)]
     alone = [shared(image, [around(60, 50)]) for image in images]
     with ThreadPoolExecutor(4) as pool:

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 from tiny_models import tiny
 
 from lmkd import build, starting
@@ -19,10 +20,11 @@ def part():
     return part
 
 
-def trained(net, seed):
-    """What `build.load` gives, of a network drawn from another seed."""
+def trained(net, seed, model=None):
+    """What `build.load` gives, of a network drawn from another seed, whose stage has this config of its model."""
     variables = initialise.initial_variables(net, 32, seed=seed)
-    return build.Loaded(net, variables, None, None, {}, None, "last")
+    config = ConfigDict({"stage": {"first": {"model": model or {}}}})
+    return build.Loaded(net, variables, None, config, {"stage": "first"}, None, "last")
 
 
 def same(a, b):
@@ -41,8 +43,20 @@ def test_parts_are_taken_over_and_the_rest_is_drawn(part):
 
 
 def test_weights_of_another_shape_are_refused(part):
+    before = trained(tiny(points=5), 1, part.model.to_dict())
     with pytest.raises(UserError, match=r"does not fit.*(?s:.*)misshapen: head/.* is \[1, 1, 4, 5\], here \[1, 1, 4, 3\]"):
-        starting.first_variables(tiny(points=3), part, 32, 0, {"before": trained(tiny(points=5), 1)})
+        starting.first_variables(tiny(points=3), part, 32, 0, {"before": before})
+
+
+def test_settings_that_make_weights_misfit_are_told_first(part):
+    theirs = part.model.to_dict()
+    theirs["backbone_options"] = {**theirs["backbone_options"], "width": 16}
+    theirs["head"] = "heads.V2p"
+    with pytest.raises(UserError) as told:
+        starting.first_variables(tiny(points=3), part, 32, 0, {"before": trained(tiny(points=5), 1, theirs)})
+    first, second = str(told.value).splitlines()[1:3]
+    assert first == f"  - model.backbone_options.width: 16 there, {part.model.backbone_options.width} here"
+    assert second == "  - model.head: heads.V2p there, heads.V2 here"
 
 
 def test_a_spared_part_stays_even_under_weight_decay():
