@@ -66,7 +66,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
 
     heatmap = config.heatmap = ConfigDict()
     heatmap.sigma_cells = 1.5  # sigma of the drawn Gaussian, in heatmap cells
-    heatmap.decoder = "local_soft_argmax"  # a function of lmkd.ops.heatmaps
+    heatmap.decoder = "local_soft_argmax"  # a function of lmkd.ops.heatmaps, for stages that name none in model.decoder
 
     evaluation = config.evaluation = ConfigDict()
     evaluation.batch_size = 32  # faces, over all devices

@@ -66,19 +66,23 @@ class Loaded(NamedTuple):
         config.runtime.dtype = "float32"
         return self._replace(model=model(self.stage, config, self.scheme), config=config)
 
-    def read_by(self, decoder: str) -> "Loaded":
+    @property
+    def decoder(self) -> str:
+        """What reads its points off its heatmaps; "" where it gives points by itself."""
+        return decoder(self.stage, self.config) if isinstance(self.model.readout, readout.Heatmaps) else ""
+
+    def read_by(self, name: str) -> "Loaded":
         """The same network, its points read off its heatmaps by another function of `lmkd.ops.heatmaps`.
 
         Raises:
           UserError: there is no such decoder, or the network gives points and no heatmaps.
         """
-        if decoder not in heatmaps.ROUND_TRIP_CELLS:
-            raise unknown("decoder", decoder, heatmaps.ROUND_TRIP_CELLS, "--decoder")
-        if not isinstance(self.model.readout, readout.Heatmaps):
-            raise UserError(f"--decoder={decoder}: {self.folder} gives points, no heatmaps that they could be read from")
+        known_decoder(name)
+        if not self.decoder:
+            raise UserError(f"--decoder={name}: {self.folder} gives points, no heatmaps that they could be read from")
         config = self.config.copy_and_resolve_references()
         stage = config.stage[self.meta["stage"]]
-        stage.model.decoder = decoder
+        stage.model.decoder = name
         return self._replace(model=model(stage, config, self.scheme), config=config)
 
 
@@ -154,7 +158,7 @@ def model(stage: ConfigDict, config: ConfigDict, scheme: schemes.Scheme, *, axis
         head=head(num_points=scheme.num_points, **stage.model.head_options, **shared),
         readout=head.readout.of(
             sigma_cells=sigma,
-            decode=functools.partial(getattr(heatmaps, stage.model.decoder or config.heatmap.decoder), sigma_cells=sigma),
+            decode=functools.partial(getattr(heatmaps, decoder(stage, config)), sigma_cells=sigma),
             softmax=stage.model.heatmap_activation == "softmax",
         ),
         colour=stage.model.colour,
@@ -169,6 +173,18 @@ def _network(name: str, kind: str) -> Any:
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UserError(f"{kind} {name!r} is no flax.linen.Module")
     return found
+
+
+def decoder(stage: ConfigDict, config: ConfigDict) -> str:
+    """What reads a stage's points off its heatmaps: its own decoder, or else that of the experiment."""
+    return stage.model.decoder or config.heatmap.decoder
+
+
+def known_decoder(name: str) -> str:
+    """Returns a decoder's name as it is. Raises UserError where `lmkd.ops.heatmaps` has none of it."""
+    if name not in heatmaps.ROUND_TRIP_CELLS:
+        raise unknown("decoder", name, heatmaps.ROUND_TRIP_CELLS, "--decoder")
+    return name
 
 
 def image_px(stage: ConfigDict, config: ConfigDict) -> int:

@@ -270,7 +270,8 @@ def _scores(loaded: build.Loaded) -> list[dict[str, Any]]:
 
     Nothing where the experiment read the points by another decoder.
     """
-    if loaded.stage.model.decoder != loaded.meta["config"]["stage"][loaded.meta["stage"]]["model"].get("decoder", ""):
+    trained = kept_configs.completed(kept_configs.from_json(json.dumps(loaded.meta["config"])))
+    if loaded.decoder and loaded.decoder != build.decoder(trained.stage[loaded.meta["stage"]], trained):
         return []
     found = card.find(loaded.folder)
     if found is not None:

@@ -42,6 +42,7 @@ class Opened(NamedTuple):
       crop_scale: the crop's side, in longer sides of the face's box.
       name: what a person calls it: its folder or file.
       flip_test: whether `run` averages a crop with its mirror.
+      decoder: what reads its points off its heatmaps; "" where nothing does, or nothing is known.
       format: "checkpoint", or the name of the export format.
       label: which one it is, for reports: "best", "last", "step 100"; of an exported file with the format before it.
       step: the training step, None where unknown.
@@ -56,6 +57,7 @@ class Opened(NamedTuple):
     crop_scale: float
     name: str
     flip_test: bool = False
+    decoder: str = ""
     format: str = CHECKPOINT
     label: str = ""
     step: int | None = None
@@ -83,6 +85,7 @@ def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None 
         installed, or it was exported without the flip test that is asked for (or with it), or with a decoder of its own.
     """
     checkpoint = path
+    decoder = decoder and build.known_decoder(decoder)
     if exported := _exported(pretrained.resolve(path)):
         card, file = cards.read(exported)
         if not formats.is_checkpoint(formats.find(card["format"], str(file))):
@@ -118,6 +121,7 @@ def of_checkpoint(loaded: build.Loaded, *, flip_test: bool | None = None) -> Ope
         float(config.data.crop_scale),
         str(loaded.folder),
         flip_test=flips,
+        decoder=loaded.decoder,
         label=loaded.label,
         step=loaded.step,
         training_data=build.training_data(loaded),

@@ -25,8 +25,9 @@ from lmkd.prediction import detectors
 FACES_AT_ONCE = 32
 """Faces that the network sees in one run; more are cut into several runs, which bounds the memory."""
 MOST_LOOKS = 3
+"""At a face that the detector found."""
 SETTLED = 0.05
-"""Of a box's longer side: closer than this to the box about its points, a face's crop is where it belongs."""
+"""A box whose sides lie no farther than this share of its longer side from those about the points is settled."""
 
 
 class Prediction(NamedTuple):
@@ -37,7 +38,8 @@ class Prediction(NamedTuple):
         may lie outside an image whose border cuts the face.
       confidences: float32 [n, K], in the model's own unit: comparable between faces of one model only; 1 for models that
         give coordinates without heatmaps.
-      boxes_px: float64 [n, 4], (x0, y0, x1, y1) of the boxes about which the faces were cut out.
+      boxes_px: float64 [n, 4], (x0, y0, x1, y1) of the boxes about which the faces were cut out, the last time: a detector's
+        own where it was settled, else one about points.
     """
 
     landmarks_px: np.ndarray
@@ -120,7 +122,8 @@ class Predictor:
             about = np.array([geometry.tight_box(landmarks_px[n]) for n in again]).reshape(-1, 4)
             moved = np.abs(about - boxes_px[again]).max(axis=1, initial=0)
             unsettled = moved > SETTLED * (about[:, 2:] - about[:, :2]).max(axis=1, initial=0)
-            again, about = again[unsettled], about[unsettled]
+            astray = (about[:, :2] > boxes_px[again, 2:]).any(axis=1) | (about[:, 2:] < boxes_px[again, :2]).any(axis=1)
+            again, about = again[unsettled & ~astray], about[unsettled & ~astray]
             boxes_px[again] = about
             landmarks_px[again], confidences[again] = self._run([(images[n], boxes_px[n]) for n in again])
         return Prediction(landmarks_px, confidences, boxes_px)

@@ -81,6 +81,7 @@ def score_split(
         provenance=provenance,
         flip_test=opened.flip_test,
         step=opened.step,
+        decoder=opened.decoder,
     )
     shown = _pictures(config, source, unreadable, result, crop, side) if pictures else []
     return Scored(result, shown, unreadable.keys())
@@ -226,6 +227,7 @@ def numbers(results: Sequence[Result]) -> list[dict[str, Any]]:
             "step": r.step,
             "crop_protocol": r.crop_protocol,
             "flip_test": r.flip_test,
+            "decoder": r.decoder,
             "provenance": r.provenance,
             **scores.scores_to_dict(r.scores),
         }

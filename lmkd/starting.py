@@ -64,14 +64,16 @@ def _taken_over(model: ConfigDict, teacher: build.Loaded, variables: Mapping) ->
 
 def _other_settings(model: ConfigDict, theirs: ConfigDict) -> Iterator[str]:
     """What the parts are made of there and here, where that differs: a hundred wrong shapes may come of one option."""
+    if "backbone" in model.start_parts and theirs.colour != model.colour:
+        yield f"model.colour: {theirs.colour} there, {model.colour} here"
     for part in model.start_parts:
         if theirs[part] != model[part]:
             yield f"model.{part}: {theirs[part]} there, {model[part]} here"
             continue
         there, here = (dict(m[f"{part}_options"]) for m in (theirs, model))
-        for key in sorted(there.keys() | here.keys()):
-            if there.get(key) != here.get(key):
-                yield f"model.{part}_options.{key}: {there.get(key)} there, {here.get(key)} here"
+        for key in sorted(there.keys() & here.keys()):  # an option that is older than one of them shapes no weight
+            if there[key] != here[key]:
+                yield f"model.{part}_options.{key}: {there[key]} there, {here[key]} here"
 
 
 def _misfits(wanted: Mapping, old: Mapping) -> Iterator[str]:

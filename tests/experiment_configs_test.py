@@ -26,6 +26,18 @@ def test_the_ablation_has_rows_seeds_and_equal_recipes():
     assert pruned.terms == plain.terms and config.stage.everything_separable_s0.terms == everything.terms
 
 
+@pytest.mark.parametrize(
+    "name", ["quickstart", "faces68", "ablation", "study", "study.py:laptop", "finetune", "light", "star", "wflw"]
+)
+def test_points_are_read_by_the_mean_where_a_loss_trains_it(name):
+    file, _, variant = name.partition(".py")
+    config = configs.load(f"configs/{file}.py{variant}")
+    for stage in config.stage.values():
+        trains_the_mean = any(term.type.endswith("SoftArgmaxL1") for term in stage.terms.values())
+        assert trains_the_mean == (stage.model.heatmap_activation == "softmax")
+        assert (build.decoder(stage, config) == "mean") >= trains_the_mean
+
+
 def test_the_study_compares_each_size_with_its_own_plain_student():
     config = study.get_config("sizes=0.3m+1m,seeds=2,length=50,percent=30")
     configs.check(config)

@@ -141,11 +141,13 @@ def test_the_flip_test_is_the_files_own(output):
         open_model(output / "onnx", flip_test=False)
 
 
-def test_points_are_read_by_another_decoder_where_one_is_asked_for(output, loaded, crops):
+def test_points_are_read_by_another_decoder_where_one_is_asked_for(output, loaded, crops, tmp_path):
     found = open_model(output / "orbax", decoder="argmax").run(crops.check)
     peaks = np.asarray(found.heatmaps).reshape(len(crops.check), -1, 68).argmax(axis=1)
     cells = np.stack([peaks % (SIDE // 4), peaks // (SIDE // 4)], axis=-1)
     np.testing.assert_allclose(found.landmarks_px, 4 * cells + 1.5)
+    (done,) = exporting.export(loaded.read_by("mean"), ("onnx",), tmp_path, crops=crops)
+    assert done.difference.mean_px < 1e-4 and build.load(output / "orbax").decoder == "local_soft_argmax"
     with pytest.raises(UserError, match="unknown decoder 'meen' .--decoder.*Did you mean 'mean'"):
         loaded.read_by("meen")
     with pytest.raises(UserError, match="model.onnx reads its points by itself: export it again with --decoder=argmax"):
@@ -227,6 +229,7 @@ def test_scores_are_those_of_the_very_step(loaded):
     (kept,) = exporting._scores(loaded)
     assert kept["data"] == "a:test" and kept["overall"]["nme_percent"] == 4.0
     assert exporting._scores(loaded.read_by("argmax")) == []  # nobody has scored that
+    assert exporting._scores(loaded.read_by(loaded.config.heatmap.decoder)) == [kept]
     results.unlink()
     assert exporting._scores(loaded) == []
 

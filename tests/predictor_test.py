@@ -110,6 +110,30 @@ def test_faces_are_looked_at_again_about_their_points_until_these_stay():
     assert len(network.seen) == 1
 
 
+def test_faces_that_have_settled_are_not_looked_at_again_with_others():
+    image = np.maximum(blob(100, 80), blob(250, 200))
+    settled = geometry.tight_box(predictor(network=Steady())(image, [around(100, 80)]).landmarks_px[0])
+    network = Steady()
+    again = dataclasses.replace(predictor(boxes=[settled, around(256, 205)], network=network), refine=True)
+    found = again(image)
+    assert [len(crops) for crops in network.seen] == [2, 1]
+    np.testing.assert_array_equal(found.boxes_px[0], settled)
+    np.testing.assert_allclose(found.landmarks_px.mean(axis=1), [(100, 80), (250, 200)], atol=0.1)
+    assert again.many([]) == []
+
+
+def test_a_look_that_leads_off_the_face_is_not_followed():
+    class Away(Network):
+        def __call__(self, crops):
+            found = super().__call__(crops)
+            return found._replace(landmarks_px=found.landmarks_px + 100)
+
+    network, box = Away(), around(100, 80)
+    found = dataclasses.replace(predictor(boxes=[box], network=network), refine=True)(blob(100, 80))
+    np.testing.assert_array_equal(found.boxes_px, [box])
+    assert len(network.seen) == 1
+
+
 def test_looks_end_where_points_never_stay():
     network, image = Network(), blob(100, 80)  # its second point goes with the crop
     again = dataclasses.replace(predictor(boxes=[around(110, 90)], network=network), refine=True)

@@ -51,12 +51,15 @@ def test_weights_of_another_shape_are_refused(part):
 def test_settings_that_make_weights_misfit_are_told_first(part):
     theirs = part.model.to_dict()
     theirs["backbone_options"] = {**theirs["backbone_options"], "width": 16}
-    theirs["head"] = "heads.V2p"
+    theirs["head"], theirs["colour"] = "heads.V2p", "grey"
+    del theirs["backbone_options"]["rematerialise"]  # an older network's
     with pytest.raises(UserError) as told:
         starting.first_variables(tiny(points=3), part, 32, 0, {"before": trained(tiny(points=5), 1, theirs)})
-    first, second = str(told.value).splitlines()[1:3]
-    assert first == f"  - model.backbone_options.width: 16 there, {part.model.backbone_options.width} here"
-    assert second == "  - model.head: heads.V2p there, heads.V2 here"
+    assert str(told.value).splitlines()[1:4] == [
+        "  - model.colour: grey there, rgb here",
+        f"  - model.backbone_options.width: 16 there, {part.model.backbone_options.width} here",
+        "  - model.head: heads.V2p there, heads.V2 here",
+    ]
 
 
 def test_a_spared_part_stays_even_under_weight_decay():

@@ -26,6 +26,7 @@ class Result(NamedTuple):
       provenance: what stands beside every score ("trained on 2012 of 3148 images of the300w").
       flip_test: whether predictions were averaged with those of the mirrored crop.
       step: the checkpoint's training step, None where unknown.
+      decoder: what read the points off heatmaps, "" where nothing did or nothing is known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Result(NamedTuple):
     provenance: str
     flip_test: bool = False
     step: int | None = None
+    decoder: str = ""
 
 
 class DatasetProvenance(NamedTuple):

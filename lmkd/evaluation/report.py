@@ -68,7 +68,8 @@ def _opening(content: ReportContent) -> list[Html]:
         cards.append((f"AUC@{threshold_label(t)}", tables.fixed(auc, 4), f"of the CED up to {100 * t:g}\u00a0%"))
     flip = "with flip test" if first.flip_test else "without flip test"
     faces = f"{s.evaluated} faces evaluated, {s.skipped} skipped"
-    protocol = f"{first.crop_protocol} crop, {first.normaliser} normaliser, {flip}, scheme {s.scheme}"
+    read = f", points read by {first.decoder}" if first.decoder else ""
+    protocol = f"{first.crop_protocol} crop, {first.normaliser} normaliser, {flip}, scheme {s.scheme}{read}"
     return [
         page.element("p", page.element("b", first.name), f", {first.checkpoint} checkpoint: {protocol}; {faces}."),
         page.element("p", first.provenance, class_="soft"),

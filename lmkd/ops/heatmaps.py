@@ -15,7 +15,7 @@ may lie from p, per axis, in cells, for sigma from 1 to 2:
 | argmax            | 0.5      | 0.5    | whole cells                                                                 |
 | quarter           | 0.25     | 0.25   | HRNet's                                                                     |
 | dark              | 0.1      | 0.1    | reads 3x3 cells; the offset is clamped to +-1 cell of the peak              |
-| local_soft_argmax | 0.1      | 0.1    | averages 5x5 cells (7x7 from sigma 1.67 on), the least noisy; clamped alike |
+| local_soft_argmax | 0.1      | 0.1    | averages 5x5 cells (7x7 from sigma 1.67 on): less noise; clamped alike       |
 | mean              | 0.11     | 1.7    | averages all cells: for maps trained by it (slim HRNets, STAR), not others  |
 
 "Border" is any point inside the image whose refining window leaves the grid; "interior" every other. At the border,

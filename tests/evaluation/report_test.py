@@ -36,7 +36,7 @@ def make_result(name="the300w:common", checkpoint="best", *, seed=0, **changes):
     scored = scores.score(found, SCHEME, ("pose", "<i>blur</i>"))
     text = "trained on 2012 of 3148 training images"
     result = report.Result(
-        name, checkpoint, "landmarks", "inter_ocular", scored, found, SCHEME, ("pose", "<i>blur</i>"), text, True, 300
+        name, checkpoint, "landmarks", "inter_ocular", scored, found, SCHEME, ("pose", "<i>blur</i>"), text, True, 300, "mean"
     )
     return result._replace(**changes)
 
@@ -135,9 +135,9 @@ def test_what_stands_in_it(full):
     overall = content.results[0].scores.overall
     for value in (
         f"{overall.nme_percent:.2f} %", f"{overall.auc[1]:.4f}", "trained on 2012 of 3148 training images",
-        "landmarks crop", "inter_ocular", "with flip test", "11 faces evaluated, 1 skipped", "best (step 300)",
-        "last (step 300)", "12 records skipped: <b>.jpg", "research <only>", "1136 images", "3148", "jax <0.10>",
-        '"</pre><script>alert(1)</script>"', "stem <1>", "mouth", "<i>blur</i>", "--config='<script>'",
+        "landmarks crop", "inter_ocular", "with flip test", "points read by mean", "11 faces evaluated, 1 skipped",
+        "best (step 300)", "last (step 300)", "12 records skipped: <b>.jpg", "research <only>", "1136 images", "3148",
+        "jax <0.10>", '"</pre><script>alert(1)</script>"', "stem <1>", "mouth", "<i>blur</i>", "--config='<script>'",
     ):  # fmt: skip
         assert value in text
     # Beside every score: headline, both rows of the score table, both breakdowns.
