@@ -11,7 +11,7 @@ more steps as the whole method takes longer. The report has the table, paired bo
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, faces68, method, quickstart
+from lmkd.configs import faces68, method, quickstart, variants
 from lmkd.core.errors import UserError
 
 BASES = {"quickstart": quickstart, "faces68": faces68}
@@ -22,7 +22,7 @@ WIDTHS, DEPTHS = (8, 16, 24), {"shallow": (1, 1, 1), "slim": (1, 2, 1), "deep": 
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the ablation over one of `BASES`."""
-    words = common.options(variant, OPTIONS)
+    words = variants.options(variant, OPTIONS)
     bases = [word for word in words if word in BASES]
     if len(bases) > 1:
         raise UserError(f"--config=configs/ablation.py: choose one of {', '.join(BASES)}, not {' and '.join(bases)}")
@@ -42,7 +42,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.ablation.baseline = "width 16, slim" if "search" in words else "plain"
     config.ablation.front = True
     config.ablation.robustness_faces = 0 if "search" in words else 100
-    return common.smoke(config) if "smoke" in words else config
+    return variants.smoke(config) if "smoke" in words else config
 
 
 def _within_an_hour(config: ConfigDict) -> None:
@@ -81,7 +81,7 @@ def _rows(config: ConfigDict, warm_up: str) -> dict[str, ConfigDict]:
     }
     students = {}
     for row, change in rows.items():
-        s = students[row] = common.plain(config.stage.student)
+        s = students[row] = variants.plain(config.stage.student)
         change(s)
     return students
 
@@ -100,6 +100,6 @@ def _search(config: ConfigDict) -> dict[str, ConfigDict]:
     students = {}
     for width in WIDTHS:
         for depth, modules in DEPTHS.items():
-            s = students[f"width {width}, {depth}"] = common.plain(config.stage.student)
+            s = students[f"width {width}, {depth}"] = variants.plain(config.stage.student)
             s.model.backbone_options.width, s.model.backbone_options.modules = width, modules
     return students

@@ -11,7 +11,7 @@ rates, lengths, lambda, batch size. docs/systems.md has what differs.
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, systems
+from lmkd.configs import common, systems, variants
 
 LAMBDA = 0.5  # RBD's weight of the teacher's points
 
@@ -32,7 +32,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.stage.stud5_ckd = ckd(_stage(systems.stud5, "Stud5CKD"))
     config.stages = ("resnet50", "stud5", "stud5_rbd", "stud5_hint", "stud5_ckd")
     config.ablation.baseline = "Stud5Base"
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _stage(backbone, row: str) -> ConfigDict:

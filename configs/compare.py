@@ -12,7 +12,7 @@ parameters, MACs, size and latency, and the published figures beside, marked as 
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, compact, faces68, kd_loss, light, mobilefan, quickstart, star
+from lmkd.configs import compact, faces68, kd_loss, light, mobilefan, quickstart, star, variants
 
 SYSTEMS = {"light": light, "mobilefan": mobilefan, "compact": compact, "kd_loss": kd_loss, "star": star}
 OPTIONS = ("faces68", "steps=N", "smoke")
@@ -20,10 +20,10 @@ OPTIONS = ("faces68", "steps=N", "smoke")
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the comparison."""
-    words = common.options(variant, OPTIONS)
+    words = variants.options(variant, OPTIONS)
     steps = int(words.get("steps", 400))
     config = (faces68 if "faces68" in words else quickstart).get_config()
-    config.stage.hrnet_plain = common.plain(config.stage.student)
+    config.stage.hrnet_plain = variants.plain(config.stage.student)
     config.stage.hrnet_plain.row, config.stage.student.row = "slim HRNet, plain", "slim HRNet, the method"
     names = ["hrnet_plain", *config.stages]
     for system, module in SYSTEMS.items():
@@ -35,7 +35,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.ablation.baseline, config.ablation.front, config.ablation.latency = "slim HRNet, plain", True, True
     config.evaluation.quoted = True
     config.expected = ""
-    return common.smoke(config) if "smoke" in words else config
+    return variants.smoke(config) if "smoke" in words else config
 
 
 def _add(config: ConfigDict, system: str, theirs: ConfigDict) -> list[str]:

@@ -12,7 +12,7 @@ import os
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, method
+from lmkd.configs import common, method, variants
 
 WARM_UP = "1000 steps"
 NECK_CHANNELS = 48  # of the second teacher's pyramid
@@ -35,7 +35,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.augment.grey_p = 0.1
     config.augment.occlusion_p = 0.2
     method.stages(config, teacher=_teacher, student=_student, warm_up=WARM_UP, neck_channels=NECK_CHANNELS)
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _teacher(s: ConfigDict) -> None:

@@ -22,14 +22,14 @@ know: its card has them.
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, faces68
+from lmkd.configs import common, faces68, variants
 
 OPTIONS = ("from=MODEL", "width=N", "px=N", "mild", "v2p", "smoke")
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the config of one stage that starts from a trained network's weights."""
-    words = common.options(variant, OPTIONS)
+    words = variants.options(variant, OPTIONS)
     config = faces68.get_config("plain")
     common.at_px(config, int(words.get("px", 128)))
     s = config.stage.student
@@ -45,13 +45,13 @@ def get_config(variant: str | None = None) -> ConfigDict:
         a = config.augment
         a.scale, a.rotation_deg, a.shift = 0.15, 20.0, 0.02
         a.colour, a.blur_p, a.occlusion_p = 0.2, 0.1, 0.1
-    return _with_its_start(common.smoke(config)) if "smoke" in words else config
+    return _with_its_start(variants.smoke(config)) if "smoke" in words else config
 
 
 def _with_its_start(config: ConfigDict) -> ConfigDict:
     """The smoke form's network is too small for anyone's weights: it starts from a stage of its own."""
     s = config.stage.student
-    config.stage.first = ConfigDict(common.plain(s).to_dict())
+    config.stage.first = ConfigDict(variants.plain(s).to_dict())
     s.teachers.first = "first"
     config.stages = ("first", "student")
     return config

@@ -9,7 +9,7 @@ variance); the student's loss has a main part and an assistive part a teacher, 2
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, systems
+from lmkd.configs import common, systems, variants
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -26,7 +26,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.stage.student = distilled(_stage(systems.mobilenet_v2, "MobileNetV2 + KD-loss"))
     config.stages = ("tough", "tolerant", "plain", "student")
     config.ablation.baseline = "MobileNetV2, plain"
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _stage(backbone, row: str) -> ConfigDict:

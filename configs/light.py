@@ -8,7 +8,7 @@ Objective, optimiser and average of parameters are the slim HRNet's of `configs/
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, systems
+from lmkd.configs import common, systems, variants
 
 MOBILENET_WIDTHS, SHUFFLENET_WIDTHS = (0.5, 0.75, 1.0), (0.5, 1.0)
 
@@ -26,7 +26,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.stages = tuple(config.stage)
     config.ablation.baseline = "MobileNetV2 x1"
     config.ablation.front = True
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _stage(backbone, row: str, width: float) -> ConfigDict:

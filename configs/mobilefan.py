@@ -10,7 +10,7 @@ after 30 and 50.
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, systems
+from lmkd.configs import common, systems, variants
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.stage.student = distilled(_stage(systems.mobilenet_v2, "MobileFAN + distillation", channels=128, kernel=2))
     config.stages = ("teacher", "plain", "student")
     config.ablation.baseline = "MobileFAN, plain"
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _stage(backbone, row: str, channels: int, kernel: int) -> ConfigDict:

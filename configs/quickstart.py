@@ -5,7 +5,7 @@ python -m lmkd.main --config=configs/quickstart.py
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, method
+from lmkd.configs import common, method, variants
 
 WARM_UP = "80 steps"
 
@@ -23,7 +23,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
         # Half the depth that networks have elsewhere: a third of the ten minutes was compilation.
         s.model.backbone_options.modules, s.model.backbone_options.blocks = (1, 1, 1), 1
     config.expected = "student NME 9.2 to 9.9 % on 300 synthetic test faces, teacher_w32 7.9 to 8.5 %"
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _teacher(s: ConfigDict) -> None:

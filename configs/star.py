@@ -11,7 +11,7 @@ authors' code (their paper has the Euclidean norm: --config.stage.student.terms.
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, systems
+from lmkd.configs import common, systems, variants
 from lmkd.core import schemes
 
 BRANCH_CHANNELS = 256  # MobileViT v2 0.5's last map; the teacher is reduced to it, so that the student starts from its branches
@@ -32,7 +32,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.ablation.baseline = "MobileViT v2 0.5, plain"
     if "small" in (variant or "") or "smoke" in (variant or ""):
         _slighter(config.stage.teacher)
-    return common.finish(config, variant)
+    return variants.finish(config, variant)
 
 
 def _stage(backbone, row: str, *, enlarge: str, channels: int | None = None) -> ConfigDict:

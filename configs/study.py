@@ -27,7 +27,7 @@ The best checkpoint is chosen by validation photographs of 300W; nothing looks a
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import ablation, common, faces68, method, the300w
+from lmkd.configs import ablation, common, faces68, method, the300w, variants
 from lmkd.core.errors import UserError, unknown
 
 OPTIONS = tuple("laptop sizes=A+B seeds=N teachers=A+B percent=N rest also=A labels=WHO px=N length=N smoke".split())
@@ -40,7 +40,7 @@ LABELS = ("hand", "teachers", "automatic")
 
 def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the study."""
-    words = common.options(variant, OPTIONS)
+    words = variants.options(variant, OPTIONS)
     laptop = "laptop" in words
     base = faces68 if laptop else the300w
     config = base.get_config()
@@ -62,7 +62,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.ablation.baseline, config.ablation.front, config.ablation.latency = next(iter(students)), True, True
     config.ablation.robustness_faces = 100
     config.evaluation.quoted = True
-    return common.smoke(config) if "smoke" in words else config
+    return variants.smoke(config) if "smoke" in words else config
 
 
 def _data(config: ConfigDict, words: dict[str, str], laptop: bool) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def _rows(
     student: ConfigDict, size: str, warm_up: str, teachers: tuple[str, ...], frames: tuple[str, ...]
 ) -> dict[str, ConfigDict]:
     """The students of one size by row, each compared with the plain one of the same first weights."""
-    plain = common.plain(student)
+    plain = variants.plain(student)
     plain.model.backbone_options.width = WIDTHS[size]
 
     def changed(*changes: method.Change, on: str = f"plain {size}") -> ConfigDict:

@@ -11,7 +11,7 @@ challenging / full 2.91 / 5.11 / 3.34 (Sun et al.'s repository). A partial tree 
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, method
+from lmkd.configs import common, method, variants
 
 WARM_UP = "5 epochs"
 
@@ -23,4 +23,4 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.test = ("the300w:common", "the300w:challenging", "the300w:full")
     config.heatmap.sigma_cells = 1.0
     method.stages(config, teacher=method.published_teacher, student=method.published_student, warm_up=WARM_UP)
-    return common.finish(config, variant)
+    return variants.finish(config, variant)

@@ -11,7 +11,7 @@ the images and an accelerator. Published for HRNetV2-W18 (quoted, other code, cr
 
 from ml_collections import ConfigDict
 
-from lmkd.configs import common, method
+from lmkd.configs import common, method, variants
 
 
 def get_config(variant: str | None = None) -> ConfigDict:
@@ -22,4 +22,4 @@ def get_config(variant: str | None = None) -> ConfigDict:
     config.data.test_crops = ("landmarks", "rectangle")
     config.heatmap.sigma_cells = 1.5
     method.stages(config, teacher=method.published_teacher, student=method.published_student, warm_up="5 epochs")
-    return common.finish(config, variant)
+    return variants.finish(config, variant)

@@ -9,7 +9,7 @@ from lmkd import kept_configs
 from lmkd.configs import common
 from lmkd.core.errors import UserError
 
-PARTS = ("__init__", "common", "method", "systems")  # what experiments are made of
+PARTS = ("__init__", "common", "method", "systems", "variants")  # what experiments are made of
 SHIPPED = sorted(p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in PARTS)
 
 

@@ -9,7 +9,13 @@ from doors import TINY, door
 
 from lmkd.configs import common
 
-EXPERIMENTS = {p.stem for p in Path(common.__file__).parent.glob("*.py")} - {"__init__", "common", "method", "systems"}
+EXPERIMENTS = {p.stem for p in Path(common.__file__).parent.glob("*.py")} - {
+    "__init__",
+    "common",
+    "method",
+    "systems",
+    "variants",
+}
 # The quickstart's student and the ablation have tests of their own; the study is the ablation's rows. The others compile for
 # minutes, and differ from these in what systems_test.py traces: they run where somebody asks for slow tests, compiled as for
 # users (the Swin transformer takes minutes a step otherwise).

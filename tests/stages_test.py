@@ -10,7 +10,7 @@ import pytest
 
 from lmkd import build, kept_configs, scoring, stages
 from lmkd import config as configs
-from lmkd.configs import common, finetune, method
+from lmkd.configs import common, finetune, method, variants
 from lmkd.core import schemes
 from lmkd.core.errors import UserError
 from lmkd.distill.terms.channel import ChannelKL
@@ -138,7 +138,7 @@ def test_faces_without_labels_need_a_term_that_teaches():
         configs.check(config)
     assert "nobody teaches" not in str(error.value)
     s.train.splits = ("synthetic_faces/tiny_68:train",)
-    assert common.plain(s).train.unlabelled == () and common.plain(s).train.splits == s.train.splits
+    assert variants.plain(s).train.unlabelled == () and variants.plain(s).train.splits == s.train.splits
     looks_at_teachers_and_needs_labels = common.term("assistive.KDLoss", teachers=("w32", "v2p"))
     for terms in ({"mse": common.term("ground_truth.HeatmapMSE")}, {"kd": looks_at_teachers_and_needs_labels}):
         s.terms = terms

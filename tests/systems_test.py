@@ -32,7 +32,7 @@ PARAMETERS = {("compact", "resnet50"): 23_780_424, ("compact", "stud5"): 3_982_3
 
 def test_no_experiment_is_forgotten():
     shipped = {p.stem for p in Path(common.__file__).parent.glob("*.py")}
-    assert shipped - set(EXPERIMENTS) == {"__init__", "common", "method", "systems", "ablation", "compare"}
+    assert shipped - set(EXPERIMENTS) == {"__init__", "common", "method", "systems", "variants", "ablation", "compare"}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
