@@ -14,7 +14,7 @@ know: its card has them.
 | --- | --- |
 | `from=MODEL` | a model of the package or the folder of a trained one (faces68-1m) |
 | `width=N` | its width, for every slim HRNet of the house (12, that of faces68-1m) |
-| `px=N` | side of the input (128), the model's own or another; the Gaussians keep their share of the crop |
+| `px=N` | side of the input (160, that of faces68-1m), the model's own or another; the Gaussians keep their share of the crop |
 | `mild` | milder augmentation: for the end of a training whose test crops are exact |
 | `v2p` | the pyramid's head, drawn, on the model's backbone: the method's second teacher from its first |
 | `smoke` | tiny |
@@ -31,7 +31,7 @@ def get_config(variant: str | None = None) -> ConfigDict:
     """Returns the config of one stage that starts from a trained network's weights."""
     words = variants.options(variant, OPTIONS)
     config = faces68.get_config("plain")
-    common.at_px(config, int(words.get("px", 128)))
+    common.at_px(config, int(words.get("px", 160)))
     s = config.stage.student
     s.model.backbone_options.width = int(words.get("width", 12))
     s.teachers.first = words.get("from", "faces68-1m")
