@@ -10,7 +10,7 @@ import pytest
 from tiny_checkpoint import with_moved_norms
 from tiny_models import PatchBackbone, TinyHead, tiny
 
-from lmkd.configs.common import TINY
+from lmkd.configs.variants import TINY
 from lmkd.core import plugins, schemes
 from lmkd.models import deconvolution, folding, heads, initialise, layers, light
 from lmkd.models.landmarker import Landmarker
