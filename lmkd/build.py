@@ -77,7 +77,7 @@ class Loaded(NamedTuple):
         Raises:
           UserError: there is no such decoder, or the network gives points and no heatmaps.
         """
-        known_decoder(name)
+        check_decoder(name)
         if not self.decoder:
             raise UserError(f"--decoder={name}: {self.folder} gives points, no heatmaps that they could be read from")
         config = self.config.copy_and_resolve_references()
@@ -180,11 +180,10 @@ def decoder(stage: ConfigDict, config: ConfigDict) -> str:
     return stage.model.decoder or config.heatmap.decoder
 
 
-def known_decoder(name: str) -> str:
-    """Returns a decoder's name as it is. Raises UserError where `lmkd.ops.heatmaps` has none of it."""
+def check_decoder(name: str) -> None:
+    """Raises UserError where `lmkd.ops.heatmaps` has no decoder of this name."""
     if name not in heatmaps.ROUND_TRIP_CELLS:
         raise unknown("decoder", name, heatmaps.ROUND_TRIP_CELLS, "--decoder")
-    return name
 
 
 def image_px(stage: ConfigDict, config: ConfigDict) -> int:

@@ -45,7 +45,7 @@ def main() -> None:
     for name in names:
         formats.find(name)
     if _DECODER.value:
-        build.known_decoder(_DECODER.value)
+        build.check_decoder(_DECODER.value)
     loaded = build.load(_MODEL.value, _WHICH.value)
     loaded = loaded.read_by(_DECODER.value) if _DECODER.value else loaded
     loaded.config.data.data_dir = _DATA_DIR.value or loaded.config.data.data_dir

@@ -84,8 +84,9 @@ def open_model(path: str | Path, which: str = "best", *, flip_test: bool | None 
       UserError: there is no such model, it cannot be read, its card is missing or is another file's, its runtime is not
         installed, or it was exported without the flip test that is asked for (or with it), or with a decoder of its own.
     """
+    if decoder:
+        build.check_decoder(decoder)
     checkpoint = path
-    decoder = decoder and build.known_decoder(decoder)
     if exported := _exported(pretrained.resolve(path)):
         card, file = cards.read(exported)
         if not formats.is_checkpoint(formats.find(card["format"], str(file))):

@@ -120,11 +120,9 @@ class Predictor:
         again = np.flatnonzero(of_detector) if self.refine else np.zeros(0, int)
         for _ in range(MOST_LOOKS - 1):
             about = np.array([geometry.tight_box(landmarks_px[n]) for n in again]).reshape(-1, 4)
-            moved = np.abs(about - boxes_px[again]).max(axis=1, initial=0)
-            unsettled = moved > SETTLED * (about[:, 2:] - about[:, :2]).max(axis=1, initial=0)
-            astray = (about[:, :2] > boxes_px[again, 2:]).any(axis=1) | (about[:, 2:] < boxes_px[again, :2]).any(axis=1)
-            again, about = again[unsettled & ~astray], about[unsettled & ~astray]
-            boxes_px[again] = about
+            follow = _leads_on(boxes_px[again], about)
+            again = again[follow]
+            boxes_px[again] = about[follow]
             landmarks_px[again], confidences[again] = self._run([(images[n], boxes_px[n]) for n in again])
         return Prediction(landmarks_px, confidences, boxes_px)
 
@@ -182,6 +180,14 @@ def named_models(paths: Sequence[str | Path]) -> dict[str, Path]:
 def _scored_stages(config: Path) -> list[str]:
     kept = json.loads(config.read_text())
     return [name for name in kept["stages"] if kept["stage"][name].get("scored", True)]
+
+
+def _leads_on(cut: np.ndarray, about: np.ndarray) -> np.ndarray:
+    """Says of each box [n, 4] about a face's points whether it lies elsewhere than the one it was cut by, and yet on it."""
+    moved = np.abs(about - cut).max(axis=1, initial=0)
+    unsettled = moved > SETTLED * (about[:, 2:] - about[:, :2]).max(axis=1, initial=0)
+    astray = (about[:, :2] > cut[:, 2:]).any(axis=1) | (about[:, 2:] < cut[:, :2]).any(axis=1)
+    return unsettled & ~astray
 
 
 def checked_boxes(boxes: Any, image: np.ndarray) -> np.ndarray:

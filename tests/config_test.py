@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import pytest
+from shipped import EXPERIMENTS
 
 from lmkd import config as configs
 from lmkd import kept_configs
 from lmkd.configs import common
 from lmkd.core.errors import UserError
-
-PARTS = ("__init__", "common", "method", "systems", "variants")  # what experiments are made of
-SHIPPED = sorted(p.stem for p in Path(common.__file__).parent.glob("*.py") if p.stem not in PARTS)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +26,13 @@ def test_what_is_no_length_is_refused_with_its_place(text):
         configs.length_in_steps(text, faces=1000, batch_size=16, where="config.x")
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("variant", [None, "smoke"])
 def test_every_shipped_config_passes_its_check(name, variant):
     configs.check(configs.load(f"configs/{name}.py" + (f":{variant}" if variant else "")))
 
 
-@pytest.mark.parametrize("name", sorted(set(SHIPPED) - {"ablation", "compare", "finetune", "study"}))
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - {"ablation", "compare", "finetune", "study"}))
 def test_plain_is_one_stage_that_needs_no_other(name):
     config = configs.load(f"configs/{name}.py:plain")
     configs.check(config)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shipped import EXPERIMENTS
 
 from lmkd import build, stages, starting
 from lmkd import config as configs
@@ -26,12 +27,10 @@ def test_the_ablation_has_rows_seeds_and_equal_recipes():
     assert pruned.terms == plain.terms and config.stage.everything_separable_s0.terms == everything.terms
 
 
-@pytest.mark.parametrize(
-    "name", ["quickstart", "faces68", "ablation", "study", "study.py:laptop", "finetune", "light", "star", "wflw"]
-)
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "study:laptop"])
 def test_points_are_read_by_the_mean_where_a_loss_trains_it(name):
-    file, _, variant = name.partition(".py")
-    config = configs.load(f"configs/{file}.py{variant}")
+    file, colon, variant = name.partition(":")
+    config = configs.load(f"configs/{file}.py{colon}{variant}")
     for stage in config.stage.values():
         trains_the_mean = any(term.type.endswith("SoftArgmaxL1") for term in stage.terms.values())
         assert trains_the_mean == (stage.model.heatmap_activation == "softmax")
