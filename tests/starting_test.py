@@ -9,7 +9,7 @@ from lmkd import build, starting
 from lmkd import config as configs
 from lmkd.core.errors import UserError
 from lmkd.models import initialise
-from lmkd.training import optimisers
+from lmkd.training import optimisers, vectors
 
 
 @pytest.fixture
@@ -66,7 +66,8 @@ def test_a_spared_part_stays_even_under_weight_decay():
     params = {"backbone": {"kernel": np.ones((2, 2), np.float32)}, "head": {"kernel": np.ones((2, 2), np.float32)}}
     options = {"weight_decay": 0.1, "clip_norm": 1.0, "momentum": 0.9, "b2": 0.999}
     transform = optimisers.sparing(optimisers.optimiser("adamw", lambda _: 0.1, **options), ("backbone",))
-    updates, _ = transform.update(jax.tree.map(np.ones_like, params), transform.init(params), params)
-    new = optax.apply_updates(params, updates)
+    joined = vectors.joined(params)
+    updates, _ = transform.update(jax.tree.map(np.ones_like, joined), transform.init(joined), joined)
+    new = vectors.parted(optax.apply_updates(joined, updates), params)
     np.testing.assert_array_equal(new["backbone"]["kernel"], 1.0)
     assert np.all(new["head"]["kernel"] < 0.95)

@@ -59,8 +59,8 @@ def _forward(x, kernel, stride, output_dtype):
 
 def _backward(stride, output_dtype, kept, dy):
     x, kernel = kept
-    (dx,) = jax.linear_transpose(lambda x: _convolved(x, kernel, stride, output_dtype), x)(dy)
-    return dx, _kernel_gradient_traced_once(x, dy, kernel.shape[0], stride, output_dtype)
+    of_x = _input_gradient_traced_once(dy, kernel, x.shape, x.dtype, stride, output_dtype)
+    return of_x, _kernel_gradient_traced_once(x, dy, kernel.shape[0], stride, output_dtype)
 
 
 convolve.defvjp(_forward, _backward)
@@ -77,7 +77,14 @@ def _kernel_gradient(x, dy, size, stride, output_dtype):
     return jax.lax.platform_dependent(x, dy, cpu=turned, default=by_transposition)
 
 
-_kernel_gradient_traced_once = jax.jit(_kernel_gradient, static_argnums=(2, 3, 4))  # for all layers of one shape
+def _input_gradient(dy, kernel, shape, dtype, stride, output_dtype):
+    convolve_with = functools.partial(_convolved, kernel=kernel, stride=stride, output_dtype=output_dtype)
+    return jax.linear_transpose(convolve_with, jax.ShapeDtypeStruct(shape, dtype))(dy)[0]
+
+
+# For all layers of one shape.
+_input_gradient_traced_once = jax.jit(_input_gradient, static_argnums=(2, 3, 4, 5))
+_kernel_gradient_traced_once = jax.jit(_kernel_gradient, static_argnums=(2, 3, 4))
 
 
 def _product_gradient(x, dy, output_dtype):

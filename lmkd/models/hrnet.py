@@ -68,6 +68,9 @@ class BasicBlock(nn.Module):
         return layers.activated(y + x, nn.relu, train)
 
 
+_SharedBlock = nn.jit(BasicBlock, static_argnums=(2,))  # traced once for all that are alike, as are modules
+
+
 class FusedModule(nn.Module):
     """`blocks` BasicBlocks on every branch, then an exchange: each output is the ReLU of a sum over all branches.
 
@@ -89,7 +92,7 @@ class FusedModule(nn.Module):
         maps = list(maps)
         for i in range(len(maps)):
             for k in range(self.blocks):
-                maps[i] = BasicBlock(self.conv, name=f"branch{i}_block{k}", **policy)(maps[i], train)
+                maps[i] = _SharedBlock(self.conv, name=f"branch{i}_block{k}", **policy)(maps[i], train)
         sums = [sum(self._contributions(maps, i, train)) for i in range(self.outputs or len(maps))]
         return [layers.activated(x, nn.relu, train) for x in sums]
 
@@ -105,6 +108,9 @@ class FusedModule(nn.Module):
                 features, activation = (channels, None) if last else (x.shape[-1], nn.relu)
                 x = self.conv(features, stride=2, activation=activation, name=f"fuse{i}_{j}_step{k}", **policy)(x, train)
             yield x
+
+
+_SharedModule = nn.jit(FusedModule, static_argnums=(2,))
 
 
 class Stem(nn.Module):
@@ -152,7 +158,7 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
-        fused = nn.remat(FusedModule, static_argnums=(2,)) if self.rematerialise else FusedModule
+        fused = nn.remat(FusedModule, static_argnums=(2,)) if self.rematerialise else _SharedModule
         branches = []
         for i, width in enumerate(self.widths):
             new = i >= len(maps)

@@ -21,6 +21,7 @@ from lmkd.core.errors import UserError, unknown
 from lmkd.models import apart
 from lmkd.models.batch_norm import BatchNorm
 from lmkd.models.convolution import convolve
+from lmkd.models.parameters import parameter
 
 UPSAMPLING = ("bilinear", "nearest")
 RESIZE_SCOPE = "resize"
@@ -73,10 +74,10 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = parameter(self, "kernel", self.kernel_init, shape)
         y = convolve(jnp.asarray(x, self.dtype), jnp.asarray(kernel, self.dtype), self.stride, self.output_dtype)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            bias = parameter(self, "bias", nn.initializers.zeros, (self.features,))
             y = y + bias.astype(y.dtype).reshape(1, 1, 1, -1)
         return y
 
@@ -104,7 +105,7 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         b, h, w, c = x.shape
         side, border = self.size, self.size // 2
-        kernel = self.param("kernel", he_normal_depthwise, (side, side, 1, c), jnp.float32).astype(self.dtype)
+        kernel = parameter(self, "kernel", he_normal_depthwise, (side, side, 1, c)).astype(self.dtype)
         taps = kernel.astype(jnp.float32).reshape(side, side, 1, 1, 1, c)
         bottom, right = (h - 1) // self.stride * self.stride, (w - 1) // self.stride * self.stride
         padded = jnp.pad(x.astype(self.dtype), ((0, 0), (border, border), (border, border), (0, 0))).astype(jnp.float32)

@@ -23,7 +23,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from lmkd.core.errors import UserError, unknown
 from lmkd.distill.base import TermVariables
-from lmkd.training import parallel, soundness, stored
+from lmkd.training import parallel, soundness, stored, vectors
 from lmkd.training import state as states
 
 WHICH = ("best", "latest")
@@ -94,6 +94,8 @@ class Checkpoints:
     def restore(self, like: states.TrainState, iterator: Any) -> states.TrainState:
         """Restores the newest checkpoint into a state shaped `like`; sets the data iterator to where it was.
 
+        One from before the optimisers' moments were vectors is read as it is, and its moments joined.
+
         Raises:
           UserError: there is none, it is damaged, or its tensors are not those of `like`; the message names the tensors, and
             an earlier checkpoint that is whole.
@@ -103,17 +105,21 @@ class Checkpoints:
             raise UserError(f"no checkpoint to go on from under {self.folder}")
         folder = _folder_of(self.folder, step)
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.shared(like))
-        wanted = {"model": states.inference_variables(shapes), "train": _training_part(shapes)}
-        items = {part: ocp.args.StandardRestore(wanted[part]) for part in wanted}
-        read = functools.partial(self._manager.restore, step, args=ocp.args.Composite(**items))
-        with stored.offering_another(folder, tuple(wanted)):
+        with stored.offering_another(folder, ("model", "train")):
             stored.json_item(folder, "meta")
+            older = states.with_moments(shapes, vectors.spread)
+            is_older = _has_training_part(folder, older)
+            shapes = older if is_older else shapes
+            wanted = {"model": states.inference_variables(shapes), "train": _training_part(shapes)}
             for part in wanted:
                 stored.index(folder, part, wanted[part])
+            items = {part: ocp.args.StandardRestore(wanted[part]) for part in wanted}
+            read = functools.partial(self._manager.restore, step, args=ocp.args.Composite(**items))
             back = stored.reading(folder, tuple(wanted), read)
             stored.check_values(folder, {part: back[part] for part in wanted})
             _set_iterator(iterator, folder)
-        return parallel.on_this_host(_joined(back["train"], back["model"], averaged=like.ema is not None))
+        state = parallel.on_this_host(_joined(back["train"], back["model"], averaged=like.ema is not None))
+        return states.with_moments(state, vectors.gathered) if is_older else state
 
     def wait(self) -> None:
         """Waits until what is being written is on disk.
@@ -271,6 +277,11 @@ def load_meta(step_folder: Path) -> dict[str, Any]:
     """Returns what one step's folder says of itself. Raises UserError where that is not there or cannot be read."""
     with stored.offering_another(step_folder, ("model",)):
         return stored.json_item(step_folder, "meta")
+
+
+def _has_training_part(step_folder: Path, shapes: states.TrainState) -> bool:
+    kept = soundness.shapes(stored.index(step_folder, "train"))
+    return not soundness.differences(kept, soundness.shapes(_training_part(shapes)))
 
 
 def _training_part(state: states.TrainState) -> dict[str, Any]:

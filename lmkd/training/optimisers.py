@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from lmkd.training import vectors
+
 OPTIMISERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "step", "constant")
 
@@ -49,17 +51,17 @@ def optimiser(
     momentum: float,
     b2: float,
 ) -> optax.GradientTransformation:
-    """Returns clipping (0 for none) and the named optimiser in one transform.
+    """Returns clipping (0 for none) and the named optimiser in one transform of `vectors.joined` parameters.
 
     Weight decay (decoupled, AdamW; L2 in the gradient for SGD) leaves out one-dimensional parameters: norms and biases.
     """
     if name == "adamw":
-        main = optax.adamw(rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=_kernels)
+        main = optax.adamw(rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=vectors.kernels)
     elif name == "adam":
         main = optax.adam(rate, b1=momentum, b2=b2)
     elif name == "sgd":
         main = optax.chain(
-            optax.add_decayed_weights(weight_decay, mask=_kernels),
+            optax.add_decayed_weights(weight_decay, mask=vectors.kernels),
             optax.sgd(rate, momentum=momentum or None, nesterov=momentum > 0),
         )
     else:
@@ -78,7 +80,3 @@ def sparing(transform: optax.GradientTransformation, parts: tuple[str, ...]) -> 
 
     resting = optax.masked(optax.set_to_zero(), frozen)
     return optax.chain(resting, transform, resting)
-
-
-def _kernels(params: Any) -> Any:
-    return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -1,7 +1,8 @@
 """The training state: everything that a step changes and a checkpoint keeps."""
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 
 from lmkd.distill.base import TermVariables
+from lmkd.training import vectors
 
 
 class Optimizers(NamedTuple):
@@ -30,7 +32,8 @@ class TrainState:
       params: float32 parameters of the network.
       batch_stats: float32 running statistics of its batch norms.
       terms: term name -> `TermVariables` of the terms that own some: adapters, critics, states.
-      opt_state: {"student", "adapters", "critics": {term name: ...}}, states of the Optax transforms.
+      opt_state: {"student", "adapters", "critics": {term name: ...}}, states of the Optax transforms, whose moments are
+        vectors (`lmkd.training.vectors`).
       ema: None, or {"params", "batch_stats"} averaged over steps.
       key: typed PRNG key; a step's randomness is this key folded with `step`.
     """
@@ -64,10 +67,21 @@ def create(
 
 def _opt_state(optimizers: Optimizers, params, adapters, critics) -> dict[str, Any]:
     return {
-        "student": optimizers.student.init(params),
-        "adapters": optimizers.adapters.init(adapters),
-        "critics": {name: optimizers.critics.init(critic) for name, critic in critics.items()},
+        "student": optimizers.student.init(vectors.joined(params)),
+        "adapters": optimizers.adapters.init(vectors.joined(adapters)),
+        "critics": {name: optimizers.critics.init(vectors.joined(critic)) for name, critic in critics.items()},
     }
+
+
+def with_moments(state: TrainState, change: Callable[[Any, Any], Any]) -> TrainState:
+    """Returns the state with change(an optimiser's state, the parameters it is of) for each optimiser."""
+    kept = state.opt_state
+    changed = {
+        "student": change(kept["student"], state.params),
+        "adapters": change(kept["adapters"], adapters(state.terms)),
+        "critics": {name: change(kept["critics"][name], critic) for name, critic in critics(state.terms).items()},
+    }
+    return dataclasses.replace(state, opt_state=changed)
 
 
 def adapters(terms: Mapping[str, TermVariables]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lmkd.models.apart import apart
 from lmkd.models.landmarker import Landmarker
 from lmkd.ops import across
 from lmkd.ops import heatmaps as codec
+from lmkd.training import vectors
 from lmkd.training.parallel import AXIS
 from lmkd.training.state import Optimizers, TrainState, adapters, critics, with_parts
 
@@ -219,17 +220,16 @@ def _attacked(model: Landmarker, variables: Any, batch: Mapping[str, Any], attac
 
 
 def updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, params: Any) -> Any:
-    """Returns (new parameters, the optimiser's new state, the mean gradient's norm).
+    """Returns (new parameters, the optimiser's new state, the mean gradient's norm)."""
 
-    Apart: thousands of small operations that nothing else in the step reads, and XLA on CPU compares each with every other.
-    """
-
-    def update(summed, count, opt_state, params):
+    def update(summed, count, opt_state, before):
         grads = jax.tree.map(lambda g: g / count, summed)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, opt_state, before)
+        return optax.apply_updates(before, updates), opt_state, optax.tree.norm(grads)
 
-    return apart(update, here=True)(summed, count, opt_state, params)
+    before = vectors.joined(params)
+    after, opt_state, norm = apart(update, here=True)(vectors.joined(summed), count, opt_state, before)
+    return vectors.parted(after, params), opt_state, norm
 
 
 def _update_critics(recipe: Recipe, optimizers: Optimizers, step, summed, terms, new_terms, opt_state):

@@ -16,10 +16,10 @@ from lmkd.distill.teachers import Teacher
 from lmkd.distill.terms.adversarial import Adversarial
 from lmkd.distill.terms.channel import ChannelKL
 from lmkd.distill.terms.ground_truth import HeatmapMSE
-from lmkd.training import checkpoints, loop, parallel
+from lmkd.training import checkpoints, loop, parallel, vectors
 from lmkd.training.logs import read_metrics
 from lmkd.training.shares import Trainer
-from lmkd.training.state import Optimizers, create
+from lmkd.training.state import Optimizers, create, with_moments
 from lmkd.training.step import StepOptions, make_train_step, term_inputs
 from lmkd.training.watch import CriticWatch
 
@@ -84,6 +84,33 @@ def test_a_distilled_run_resumes_bit_equal_with_critics_adapters_and_optimisers(
     for part in ("adapter", "critic", "state"):  # every group moved, or equality says nothing
         before, after = ([getattr(own, part) for own in s.terms.values()] for s in (first, whole))
         assert any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+
+
+def in_trees(moments, params):
+    """An optimiser's state as checkpoints had it before its moments were vectors."""
+    structure = jax.tree.structure(vectors.joined(params))
+
+    def found(node):
+        return jax.tree.structure(node) == structure
+
+    return jax.tree.map(lambda x: vectors.parted(x, params) if found(x) else x, moments, is_leaf=found)
+
+
+def test_a_run_from_before_the_moments_were_vectors_goes_on(pieces, tmp_path, monkeypatch):
+    whole = train(pieces, tmp_path / "a", steps=7)
+    save = checkpoints.Checkpoints.save
+
+    def as_before(self, state, *arguments, **options):
+        older = with_moments(state, in_trees)
+        assert len(jax.tree.leaves(older.opt_state)) > len(jax.tree.leaves(state.opt_state))
+        save(self, older, *arguments, **options)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(checkpoints.Checkpoints, "save", as_before)
+        train(pieces, tmp_path / "b", steps=3)
+    resumed = train(pieces, tmp_path / "b", steps=7)
+    for x, y in zip(leaves(whole), leaves(resumed), strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_logs_have_losses_accuracies_norms_and_shares(pieces, tmp_path):

@@ -1,10 +1,11 @@
 """Schedules and optimisers against numbers by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmkd.training import optimisers
+from lmkd.training import optimisers, vectors
 
 OPTIONS = {"weight_decay": 0.0, "clip_norm": 0.0, "momentum": 0.0, "b2": 0.999}
 
@@ -32,27 +33,27 @@ def test_steps_count_from_the_start_of_training():
 def test_parts_that_rest_neither_move_nor_count_in_the_gradient_s_norm():
     whole = optimisers.optimiser("sgd", lambda s: 1.0, **(OPTIONS | {"clip_norm": 5.0, "weight_decay": 0.1}))
     optimizer = optimisers.sparing(whole, ("head",))
-    params = {"backbone": {"kernel": jnp.zeros((1, 2))}, "head": {"kernel": jnp.ones((1, 1))}}
-    gradients = {"backbone": {"kernel": jnp.asarray([[3.0, 4.0]])}, "head": {"kernel": jnp.full((1, 1), 1000.0)}}
+    params = {"backbone": {"kernels": jnp.zeros(2)}, "head": {"kernels": jnp.ones(1)}}
+    gradients = {"backbone": {"kernels": jnp.asarray([3.0, 4.0])}, "head": {"kernels": jnp.full(1, 1000.0)}}
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
-    np.testing.assert_allclose(updates["backbone"]["kernel"], [[-3.0, -4.0]])
-    np.testing.assert_array_equal(updates["head"]["kernel"], 0.0)
+    np.testing.assert_allclose(updates["backbone"]["kernels"], [-3.0, -4.0])
+    np.testing.assert_array_equal(updates["head"]["kernels"], 0.0)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weight_decay_spares_norms_and_biases(name):
     optimizer = optimisers.optimiser(name, lambda s: 0.1, **(OPTIONS | {"weight_decay": 0.5}))
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    updates, _ = optimizer.update({k: jnp.zeros_like(v) for k, v in params.items()}, optimizer.init(params), params)
-    np.testing.assert_allclose(updates["kernel"], -0.05, rtol=1e-6)
-    np.testing.assert_array_equal(updates["bias"], 0.0)
+    params = vectors.joined({"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}})
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    np.testing.assert_allclose(updates["layer"]["kernels"], np.full(4, -0.05), rtol=1e-6)
+    np.testing.assert_array_equal(updates["layer"]["others"], np.zeros(2))
 
 
 def test_clipping_bounds_the_gradient_norm():
     optimizer = optimisers.optimiser("sgd", lambda s: 1.0, **(OPTIONS | {"clip_norm": 1.0}))
-    params = {"kernel": jnp.zeros((1, 2))}
-    updates, _ = optimizer.update({"kernel": jnp.array([[3.0, 4.0]])}, optimizer.init(params), params)
-    np.testing.assert_allclose(updates["kernel"], [[-0.6, -0.8]], rtol=1e-6)
+    params = {"layer": {"kernels": jnp.zeros(2)}}
+    updates, _ = optimizer.update({"layer": {"kernels": jnp.array([3.0, 4.0])}}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["layer"]["kernels"], [-0.6, -0.8], rtol=1e-6)
 
 
 def test_unknown_names_are_refused():
