@@ -61,10 +61,13 @@ class Training(NamedTuple):
     first: state.TrainState
     parallel: str = "pmap"
 
+    def train_step(self) -> Callable[..., Any]:
+        """THE step, of one device among those of `parallel.AXIS`."""
+        return step.make_train_step(self.net, self.recipe, self.optimizers, self.rate, self.options, self.networks)
+
     def trainer(self) -> shares.Trainer:
-        """THE step, mapped over devices, with the teachers bound."""
-        mapped = step.make_train_step(self.net, self.recipe, self.optimizers, self.rate, self.options, self.networks)
-        return shares.Trainer(mapped, frozen=self.frozen, terms=self.recipe.names, kind=self.parallel)
+        """The step mapped over devices, with the teachers bound."""
+        return shares.Trainer(self.train_step(), frozen=self.frozen, terms=self.recipe.names, kind=self.parallel)
 
 
 Sources = Mapping[str, build.Loaded]  # teachers by their name in the stage

@@ -67,9 +67,10 @@ def of_stage(config: ConfigDict, name: str) -> tuple[int, Sent, Sent]:
     """Returns (parameters, what the networks' norms send, what else is sent) in one step of a stage."""
     training = drawn(config, name)
     batch = crops_of_noise(config.stage[name].train.batch_size, training.crop_px, num_points(training))
-    trainer = training.trainer()
-    split = parallel.split_over_devices(batch)
-    traced = jax.make_jaxpr(trainer.mapped)(*trainer.arguments(training.first, split))
+    # As one of two devices, however many there are here: a single one sends nothing.
+    traced = jax.make_jaxpr(training.train_step(), axis_env=[(parallel.AXIS, 2)])(
+        *training.trainer().arguments(training.first, batch)
+    )
     inside: list[Any] = []
     after: list[Any] = []
     for scope, variable in collectives(traced.jaxpr):

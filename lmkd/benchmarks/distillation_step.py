@@ -33,7 +33,7 @@ from lmkd.distill.base import TermInputs
 from lmkd.distill.recipe import Recipe, WeightedTerm
 from lmkd.distill.teachers import look
 from lmkd.ops import across
-from lmkd.training import parallel, state
+from lmkd.training import parallel, state, vectors
 from lmkd.training.state import with_parts
 from lmkd.training.step import updated
 
@@ -182,6 +182,7 @@ def _critics(training: stages.Training, seen: Any) -> Part:
             return sums.total, (sums, states)
 
         grads, (sums, states) = jax.grad(loss, has_aux=True)(state.critics(terms))
+        grads = {name: vectors.joined(gradient) for name, gradient in grads.items()}
         grads, sums = across.total((grads, sums), parallel.AXIS)
         moved, moments = {}, dict(moments)
         for name, gradient in grads.items():

@@ -68,7 +68,8 @@ class BasicBlock(nn.Module):
         return layers.activated(y + x, nn.relu, train)
 
 
-_SharedBlock = nn.jit(BasicBlock, static_argnums=(2,))  # traced once for all that are alike, as are modules
+# Traced once for all blocks that are alike. Not in evaluation: converters take the weights of functions for no constants.
+_SharedBlock = nn.jit(BasicBlock, static_argnums=(2,))
 
 
 class FusedModule(nn.Module):
@@ -90,9 +91,10 @@ class FusedModule(nn.Module):
     def __call__(self, maps: list, train: bool) -> list:
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
         maps = list(maps)
+        block = _SharedBlock if train or self.is_initializing() else BasicBlock
         for i in range(len(maps)):
             for k in range(self.blocks):
-                maps[i] = _SharedBlock(self.conv, name=f"branch{i}_block{k}", **policy)(maps[i], train)
+                maps[i] = block(self.conv, name=f"branch{i}_block{k}", **policy)(maps[i], train)
         sums = [sum(self._contributions(maps, i, train)) for i in range(self.outputs or len(maps))]
         return [layers.activated(x, nn.relu, train) for x in sums]
 
@@ -158,7 +160,9 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
-        fused = nn.remat(FusedModule, static_argnums=(2,)) if self.rematerialise else _SharedModule
+        fused = _SharedModule if train or self.is_initializing() else FusedModule
+        if self.rematerialise:
+            fused = nn.remat(FusedModule, static_argnums=(2,))
         branches = []
         for i, width in enumerate(self.widths):
             new = i >= len(maps)

@@ -125,13 +125,15 @@ def make_train_step(
         shared = begin(state.params, state.batch_stats, batch, frozen, key) if options.micro_batches == 1 else None
 
         def gradient(work, terms, key):
-            """Returns (summed gradients and their count, mean logs, the terms' variables with new states, batch statistics)."""
+            """Returns (summed gradients, as vectors, and their count, mean logs, the terms' variables with new states, batch
+            statistics)."""
             if shared is not None:
                 inputs = shared.inputs._replace(key=key)
                 grads, sums, states = work(terms, shared._replace(inputs=inputs), state.step, only)
                 terms, batch_stats = with_parts(terms, state=states), shared.batch_stats
             else:
                 (grads, sums), terms, batch_stats = over_parts(work, terms, state, batch, frozen, key, only)
+            grads = {name: vectors.joined(of_part) for name, of_part in grads.items()}
             grads, sums = across.total((grads, sums), AXIS)  # AXIS is the map's axis_name
             kept = across.mean({name: own.state for name, own in terms.items()}, AXIS)
             count = jnp.maximum(sums.count, 1.0)
@@ -220,7 +222,7 @@ def _attacked(model: Landmarker, variables: Any, batch: Mapping[str, Any], attac
 
 
 def updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, params: Any) -> Any:
-    """Returns (new parameters, the optimiser's new state, the mean gradient's norm)."""
+    """Returns (new parameters, the optimiser's new state, the mean gradient's norm); `summed` is the gradient as vectors."""
 
     def update(summed, count, opt_state, before):
         grads = jax.tree.map(lambda g: g / count, summed)
@@ -228,7 +230,7 @@ def updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, op
         return optax.apply_updates(before, updates), opt_state, optax.tree.norm(grads)
 
     before = vectors.joined(params)
-    after, opt_state, norm = apart(update, here=True)(vectors.joined(summed), count, opt_state, before)
+    after, opt_state, norm = apart(update, here=True)(summed, count, opt_state, before)
     return vectors.parted(after, params), opt_state, norm
 
 

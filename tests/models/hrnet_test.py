@@ -135,6 +135,20 @@ def test_training_reaches_every_parameter_and_statistic_of_a_stage(block):
     jax.tree.map(np.testing.assert_array_equal, first, evaluated)
 
 
+def test_what_is_alike_is_traced_once_in_training_and_stands_open_in_evaluation():
+    net = HRNet(**(TINY | {"modules": (1, 2, 1), "blocks": 2}))
+    image = jnp.zeros((2, 64, 64, 3))
+    variables = jax.eval_shape(lambda: net.init(jax.random.key(0), image, train=False))
+
+    def functions(train):
+        apply = functools.partial(net.apply, train=train, mutable=["batch_stats"] if train else False)
+        equations = jax.make_jaxpr(apply)(variables, image).eqns
+        return [equation.params["name"] for equation in equations if "name" in equation.params]
+
+    assert functions(True).count("core_fn") == 4  # Flax's name for what it has lifted: the modules
+    assert functions(False) == []  # converters want weights as constants, not as a function's arguments
+
+
 def test_impossible_sizes_are_reported_together():
     with pytest.raises(UserError) as error:
         HRNet(width=0, modules=(1, 4), blocks=-1, upsample="cubic", block="seperable")

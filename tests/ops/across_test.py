@@ -20,6 +20,15 @@ def test_every_device_gets_what_all_have(function, numpy_s):
     np.testing.assert_allclose(found["b"], 2 * found["a"])
 
 
+def test_all_arrays_are_one_message():
+    def sums(row):
+        tree = {"gradient": row.reshape(2, 2), "loss": row[0], "states": {}}
+        return across.total(tree, "devices"), across.mean({}, "devices")
+
+    traced = jax.make_jaxpr(sums, axis_env=[("devices", 2)])(np.ones(4, np.float32))
+    assert str(traced).count("psum") == 1 and traced.out_avals[0].shape == (2, 2) and traced.out_avals[1].shape == ()
+
+
 @pytest.mark.parametrize("function", [across.total, across.mean])
 def test_one_device_asks_nobody(function):
     x = np.ones((1, 4), np.float32)

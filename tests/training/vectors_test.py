@@ -47,7 +47,7 @@ def test_an_update_is_that_of_an_optimiser_that_sees_every_array():
     mine, theirs = ours.init(vectors.joined(params)), whole.init(expected)
     for seed in (1, 2):
         gradient = tree(seed)
-        params, mine, norm = jax.jit(lambda g, s, p: step.updated(ours, g, 4.0, s, p))(gradient, mine, params)
+        params, mine, norm = jax.jit(lambda g, s, p: step.updated(ours, vectors.joined(g), 4.0, s, p))(gradient, mine, params)
         mean = jax.tree.map(lambda g: g / 4.0, gradient)
         updates, theirs = whole.update(mean, theirs, expected)
         expected = optax.apply_updates(expected, updates)
