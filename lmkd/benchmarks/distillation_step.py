@@ -21,7 +21,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from lmkd import config as configs
@@ -225,9 +224,9 @@ def _term(training: stages.Training, part: WeightedTerm, seen: Any) -> Part:
 
         chosen = {n: given[n] for n in reached}
         of_maps, of_adapters = jax.grad(loss, argnums=(0, 1))(chosen, state.adapters(terms))
-        of_adapters = across.total(of_adapters, parallel.AXIS)
-        updates, moments = optimizer.update(of_adapters, moments, state.adapters(terms))
-        return of_maps, optax.apply_updates(state.adapters(terms), updates), moments
+        of_adapters = across.total(vectors.joined(of_adapters), parallel.AXIS)
+        adapters, moments, _ = updated(optimizer, of_adapters, 1.0, moments, state.adapters(terms))
+        return of_maps, adapters, moments
 
     first = _first(training, recipe)
     constants = parallel.replicate((first.terms, first.opt_state["adapters"], first.step, np.ones(1, np.float32)))
