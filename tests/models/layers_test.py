@@ -1,3 +1,4 @@
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -190,3 +191,10 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     np.testing.assert_allclose(y.reshape(x.shape), (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
     np.testing.assert_allclose(updated["batch_stats"]["mean"][1], 0.1 * mean, rtol=1e-4)
+
+
+def test_a_parameter_of_another_shape_is_refused_as_flax_does():
+    image = jnp.zeros((1, 4, 4, 2))
+    variables = layers.Conv(3).init(jax.random.key(0), image)
+    with pytest.raises(flax.errors.ScopeParamShapeError, match="kernel"):
+        layers.Conv(5).apply(variables, image)
