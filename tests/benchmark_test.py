@@ -192,7 +192,7 @@ def test_collectives_are_counted_with_those_of_inner_programs():
 
 def test_a_step_sends_its_gradients_once(config_path):
     found = collectives.run(configs.load(str(config_path)), stage="teacher_w32", rounds=1).figures["stages"]["teacher_w32"]
-    assert found["norms"]["arrays"] > 0
+    assert found["norms"]["arrays"] > 0 and found["gradients"]["arrays"] == 1
     # Four bytes a parameter, and the sums of losses and counts.
     assert 4 * found["parameters"] < found["gradients"]["bytes"] < 4 * found["parameters"] + 400
 

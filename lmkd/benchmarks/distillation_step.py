@@ -181,12 +181,13 @@ def _critics(training: stages.Training, seen: Any) -> Part:
             return sums.total, (sums, states)
 
         grads, (sums, states) = jax.grad(loss, has_aux=True)(state.critics(terms))
-        grads = {name: vectors.joined(gradient) for name, gradient in grads.items()}
+        grads = {name: state.joined_critic(gradient) for name, gradient in grads.items()}
         grads, sums = across.total((grads, sums), parallel.AXIS)
         moved, moments = {}, dict(moments)
         for name, gradient in grads.items():
-            critic = terms[name].critic
-            moved[name], moments[name], _ = updated(optimizers.critics, gradient, sums.count, moments[name], critic)
+            parts = {"critic": terms[name].critic}
+            parts, moments[name], _ = updated(optimizers.critics, gradient, sums.count, moments[name], parts)
+            moved[name] = parts["critic"]
         kept = across.mean(states, parallel.AXIS)
         return with_parts(terms, critic=moved, state=kept), moments, sums.logs
 

@@ -160,9 +160,10 @@ class Stage(nn.Module):
     @nn.compact
     def __call__(self, maps: list, train: bool) -> list:
         policy: dict[str, Any] = {"dtype": self.dtype, "norm": self.norm}
-        fused = _SharedModule if train or self.is_initializing() else FusedModule
         if self.rematerialise:
             fused = nn.remat(FusedModule, static_argnums=(2,))
+        else:
+            fused = _SharedModule if train or self.is_initializing() else FusedModule
         branches = []
         for i, width in enumerate(self.widths):
             new = i >= len(maps)

@@ -34,6 +34,7 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_out", "normal", in_axis=-1, out_axis=-2)
 
 
+@functools.cache  # one constructor a policy: modules that share a trace are told apart by it
 def batch_norm(
     *, momentum: float = 0.9, axis_name: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> Callable[..., nn.Module]:

@@ -2,8 +2,9 @@
 
     total = across.total({"loss": loss, "count": count}, "batch")
 
-All arrays go as one: each message costs, however short it is (docs/scaling.md). On one device nothing is asked of anybody: XLA
-on CPU keeps an all-reduce of a single device, one for each batch norm and more, with the copies that lead there and back.
+All arrays, floats of one type, go as one: each message costs, however short it is (measured on CPU: docs/scaling.md). On one
+device nothing is asked of anybody: XLA on CPU keeps an all-reduce of a single device, one for each batch norm and more, with
+the copies that lead there and back.
 """
 
 from typing import Any

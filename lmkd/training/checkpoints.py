@@ -107,8 +107,8 @@ class Checkpoints:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.shared(like))
         with stored.offering_another(folder, ("model", "train")):
             stored.json_item(folder, "meta")
-            older = states.with_moments(shapes, vectors.spread)
-            is_older = _has_training_part(folder, older)
+            older = states.with_moments(shapes, vectors.shapes_in_trees)
+            is_older = _keeps_moments_of(folder, older)
             shapes = older if is_older else shapes
             wanted = {"model": states.inference_variables(shapes), "train": _training_part(shapes)}
             for part in wanted:
@@ -279,9 +279,9 @@ def load_meta(step_folder: Path) -> dict[str, Any]:
         return stored.json_item(step_folder, "meta")
 
 
-def _has_training_part(step_folder: Path, shapes: states.TrainState) -> bool:
-    kept = soundness.shapes(stored.index(step_folder, "train"))
-    return not soundness.differences(kept, soundness.shapes(_training_part(shapes)))
+def _keeps_moments_of(step_folder: Path, shapes: states.TrainState) -> bool:
+    kept = soundness.shapes(stored.index(step_folder, "train")["opt_state"])
+    return not soundness.differences(kept, soundness.shapes(shapes.opt_state))
 
 
 def _training_part(state: states.TrainState) -> dict[str, Any]:

@@ -56,12 +56,12 @@ def optimiser(
     Weight decay (decoupled, AdamW; L2 in the gradient for SGD) leaves out one-dimensional parameters: norms and biases.
     """
     if name == "adamw":
-        main = optax.adamw(rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=vectors.kernels)
+        main = optax.adamw(rate, b1=momentum, b2=b2, weight_decay=weight_decay, mask=vectors.are_kernels)
     elif name == "adam":
         main = optax.adam(rate, b1=momentum, b2=b2)
     elif name == "sgd":
         main = optax.chain(
-            optax.add_decayed_weights(weight_decay, mask=vectors.kernels),
+            optax.add_decayed_weights(weight_decay, mask=vectors.are_kernels),
             optax.sgd(rate, momentum=momentum or None, nesterov=momentum > 0),
         )
     else:

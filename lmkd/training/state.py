@@ -69,17 +69,24 @@ def _opt_state(optimizers: Optimizers, params, adapters, critics) -> dict[str, A
     return {
         "student": optimizers.student.init(vectors.joined(params)),
         "adapters": optimizers.adapters.init(vectors.joined(adapters)),
-        "critics": {name: optimizers.critics.init(vectors.joined(critic)) for name, critic in critics.items()},
+        "critics": {name: optimizers.critics.init(joined_critic(critic)) for name, critic in critics.items()},
     }
 
 
-def with_moments(state: TrainState, change: Callable[[Any, Any], Any]) -> TrainState:
-    """Returns the state with change(an optimiser's state, the parameters it is of) for each optimiser."""
+def joined_critic(critic: Any) -> dict[str, Any]:
+    """Returns a critic as vectors: one part, whose layers nobody holds apart."""
+    return vectors.joined({"critic": critic})
+
+
+def with_moments(state: TrainState, change: Callable[[Any, Any, vectors.Join], Any]) -> TrainState:
+    """Returns the state with change(an optimiser's state, the parameters it is of, how these are joined) for each optimiser."""
     kept = state.opt_state
     changed = {
-        "student": change(kept["student"], state.params),
-        "adapters": change(kept["adapters"], adapters(state.terms)),
-        "critics": {name: change(kept["critics"][name], critic) for name, critic in critics(state.terms).items()},
+        "student": change(kept["student"], state.params, vectors.joined),
+        "adapters": change(kept["adapters"], adapters(state.terms), vectors.joined),
+        "critics": {
+            name: change(kept["critics"][name], critic, joined_critic) for name, critic in critics(state.terms).items()
+        },
     }
     return dataclasses.replace(state, opt_state=changed)
 

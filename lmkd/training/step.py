@@ -23,7 +23,7 @@ from lmkd.ops import across
 from lmkd.ops import heatmaps as codec
 from lmkd.training import vectors
 from lmkd.training.parallel import AXIS
-from lmkd.training.state import Optimizers, TrainState, adapters, critics, with_parts
+from lmkd.training.state import Optimizers, TrainState, adapters, critics, joined_critic, with_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def make_train_step(
             return sums.total, (sums, states)
 
         grads, (sums, states) = jax.grad(loss, has_aux=True)(critics(terms))
-        return grads, sums, states
+        return {name: joined_critic(of_critic) for name, of_critic in grads.items()}, sums, states
 
     def student_gradient(terms, begun, step, only):
         def loss(outputs, values):
@@ -117,7 +117,8 @@ def make_train_step(
 
         both = jax.grad(loss, argnums=(0, 1), has_aux=True)(begun.inputs.student, adapters(terms))
         (of_outputs, of_adapters), (sums, states) = both
-        return {"student": begun.pullback(of_outputs)[0], "adapters": of_adapters}, sums, states
+        of_student = begun.pullback(of_outputs)[0]
+        return {"student": vectors.joined(of_student), "adapters": vectors.joined(of_adapters)}, sums, states
 
     def train_step(state, batch, frozen, only):
         key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), jax.lax.axis_index(AXIS))
@@ -133,7 +134,6 @@ def make_train_step(
                 terms, batch_stats = with_parts(terms, state=states), shared.batch_stats
             else:
                 (grads, sums), terms, batch_stats = over_parts(work, terms, state, batch, frozen, key, only)
-            grads = {name: vectors.joined(of_part) for name, of_part in grads.items()}
             grads, sums = across.total((grads, sums), AXIS)  # AXIS is the map's axis_name
             kept = across.mean({name: own.state for name, own in terms.items()}, AXIS)
             count = jnp.maximum(sums.count, 1.0)
@@ -222,7 +222,10 @@ def _attacked(model: Landmarker, variables: Any, batch: Mapping[str, Any], attac
 
 
 def updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, params: Any) -> Any:
-    """Returns (new parameters, the optimiser's new state, the mean gradient's norm); `summed` is the gradient as vectors."""
+    """Returns (new parameters, the optimiser's new state, the mean gradient's norm); `summed` is the gradient as vectors.
+
+    Apart: XLA on CPU compares every operation of a computation with every other, and nothing else reads these.
+    """
 
     def update(summed, count, opt_state, before):
         grads = jax.tree.map(lambda g: g / count, summed)
@@ -242,9 +245,9 @@ def _update_critics(recipe: Recipe, optimizers: Optimizers, step, summed, terms,
     (grads, count), kept, norms = summed, dict(opt_state), {}
     for part in recipe.with_critic:
         name = part.name
-        critic, moments, norm = updated(optimizers.critics, grads[name], count, kept[name], terms[name].critic)
-        norms[f"grad_norm/{name}_critic"] = norm
-        new = (new_terms[name]._replace(critic=critic), moments)
+        parts = {"critic": terms[name].critic}
+        parts, moments, norms[f"grad_norm/{name}_critic"] = updated(optimizers.critics, grads[name], count, kept[name], parts)
+        new = (new_terms[name]._replace(critic=parts["critic"]), moments)
         awake = step >= part.schedule.begin
         chosen = jax.tree.map(lambda now, before, awake=awake: jnp.where(awake, now, before), new, (terms[name], kept[name]))
         terms, kept[name] = {**terms, name: chosen[0]}, chosen[1]

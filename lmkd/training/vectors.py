@@ -3,13 +3,12 @@
     vectors = joined(params)                 # {"backbone": {"kernels": [n], "others": [m]}, "head": {...}}
     params = parted(vectors, params)
 
-An optimiser does the same few operations with every array, and a network has hundreds of arrays, most of them small: array by
-array they were half of the operations that a compiled training step consists of, and are loaded, at each start
-(docs/performance.md).
+An optimiser does the same few operations with every array, and a network has hundreds of arrays, most of them small. Array by
+array they were half of the operations of a compiled training step, all of which every start has to load (docs/performance.md).
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -35,19 +34,28 @@ def parted(vectors: Mapping[str, Mapping[str, jax.Array]], like: Mapping[str, An
     return {name: _parted(vectors[name], part) for name, part in like.items()}
 
 
-def kernels(vectors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, bool]]:
+def are_kernels(vectors: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, bool]]:
     """Says of every vector whether it holds kernels: the mask of weight decay."""
     return {name: {kind: kind == KERNELS for kind in part} for name, part in vectors.items()}
 
 
-def spread(state: Any, like: Mapping[str, Any]) -> Any:
-    """Returns an optimiser's state with the tree `like` in place of each joined one: as checkpoints kept it before vectors."""
-    return _swapped(state, jax.tree.structure(jax.eval_shape(joined, like)), lambda _: like)
+Join = Callable[[Any], dict[str, dict[str, jax.Array]]]
 
 
-def gathered(state: Any, like: Mapping[str, Any]) -> Any:
-    """Returns an optimiser's state with each tree of like's structure joined: the way back from `spread`."""
-    return _swapped(state, jax.tree.structure(like), joined)
+def shapes_in_trees(state: Any, like: Any, join: Join) -> Any:
+    """Returns the shapes of an optimiser's state as checkpoints kept it before there were vectors.
+
+    Args:
+      state: shapes of its state now.
+      like: shapes of the parameters that it is of, which its moments have too.
+      join: how these parameters are joined.
+    """
+    return _swapped(state, jax.tree.structure(jax.eval_shape(join, like)), lambda _: like)
+
+
+def gathered(state: Any, like: Any, join: Join) -> Any:
+    """Returns an optimiser's state from before there were vectors with each tree of like's structure joined."""
+    return _swapped(state, jax.tree.structure(like), join)
 
 
 def _swapped(state, structure, change):

@@ -42,7 +42,7 @@ def test_an_update_is_that_of_an_optimiser_that_sees_every_array():
     def chain(mask):
         return optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1, weight_decay=0.3, mask=mask))
 
-    ours, whole = chain(vectors.kernels), chain(lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
+    ours, whole = chain(vectors.are_kernels), chain(lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
     params = expected = tree(0)
     mine, theirs = ours.init(vectors.joined(params)), whole.init(expected)
     for seed in (1, 2):
@@ -55,11 +55,11 @@ def test_an_update_is_that_of_an_optimiser_that_sees_every_array():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), params, expected)
 
 
-def test_a_state_in_trees_is_gathered_and_one_in_vectors_spread():
+def test_a_state_in_trees_is_gathered():
     params = tree(0)
-    gathered = optax.adam(0.1).init(vectors.joined(params))
-    spread = optax.adam(0.1).init(params)
-    assert jax.tree.structure(vectors.spread(gathered, params)) == jax.tree.structure(spread)
-    back = vectors.gathered(spread, params)
-    assert jax.tree.structure(back) == jax.tree.structure(gathered)
-    jax.tree.map(np.testing.assert_array_equal, back, gathered)
+    joined = optax.adam(0.1).init(vectors.joined(params))
+    in_trees = optax.adam(0.1).init(params)
+    assert jax.tree.structure(vectors.shapes_in_trees(joined, params, vectors.joined)) == jax.tree.structure(in_trees)
+    moved = optax.adam(0.1).update(tree(1), in_trees)[1]
+    wanted = optax.adam(0.1).update(vectors.joined(tree(1)), joined)[1]
+    jax.tree.map(np.testing.assert_array_equal, vectors.gathered(moved, params, vectors.joined), wanted)
