@@ -34,7 +34,7 @@ from lmkd.distill.teachers import look
 from lmkd.ops import across
 from lmkd.training import parallel, state, vectors
 from lmkd.training.state import with_parts
-from lmkd.training.step import updated
+from lmkd.training.step import updated, updated_critic
 
 PARTS_OF_RATIO = ("teacher", "student", "critics")
 
@@ -185,9 +185,8 @@ def _critics(training: stages.Training, seen: Any) -> Part:
         grads, sums = across.total((grads, sums), parallel.AXIS)
         moved, moments = {}, dict(moments)
         for name, gradient in grads.items():
-            parts = {"critic": terms[name].critic}
-            parts, moments[name], _ = updated(optimizers.critics, gradient, sums.count, moments[name], parts)
-            moved[name] = parts["critic"]
+            critic = terms[name].critic
+            moved[name], moments[name], _ = updated_critic(optimizers.critics, gradient, sums.count, moments[name], critic)
         kept = across.mean(states, parallel.AXIS)
         return with_parts(terms, critic=moved, state=kept), moments, sums.logs
 

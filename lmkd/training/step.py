@@ -237,6 +237,12 @@ def updated(optimizer: optax.GradientTransformation, summed: Any, count: Any, op
     return vectors.parted(after, params), opt_state, norm
 
 
+def updated_critic(optimizer: optax.GradientTransformation, summed: Any, count: Any, opt_state: Any, critic: Any) -> Any:
+    """`updated` of a critic, whose gradient is as `state.joined_critic` joins it."""
+    parts, opt_state, norm = updated(optimizer, summed, count, opt_state, {"critic": critic})
+    return parts["critic"], opt_state, norm
+
+
 def _update_critics(recipe: Recipe, optimizers: Optimizers, step, summed, terms, new_terms, opt_state):
     """Updates each critic on its own; before its term begins, a critic and its optimiser rest as they are.
 
@@ -245,9 +251,9 @@ def _update_critics(recipe: Recipe, optimizers: Optimizers, step, summed, terms,
     (grads, count), kept, norms = summed, dict(opt_state), {}
     for part in recipe.with_critic:
         name = part.name
-        parts = {"critic": terms[name].critic}
-        parts, moments, norms[f"grad_norm/{name}_critic"] = updated(optimizers.critics, grads[name], count, kept[name], parts)
-        new = (new_terms[name]._replace(critic=parts["critic"]), moments)
+        critic, moments, norm = updated_critic(optimizers.critics, grads[name], count, kept[name], terms[name].critic)
+        norms[f"grad_norm/{name}_critic"] = norm
+        new = (new_terms[name]._replace(critic=critic), moments)
         awake = step >= part.schedule.begin
         chosen = jax.tree.map(lambda now, before, awake=awake: jnp.where(awake, now, before), new, (terms[name], kept[name]))
         terms, kept[name] = {**terms, name: chosen[0]}, chosen[1]
