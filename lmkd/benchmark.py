@@ -25,6 +25,7 @@ TOPICS = (
     "inference",
     "compilation",
     "input_pipeline",
+    "feeding",
     "evaluation",
     "growth",
     "collectives",

@@ -208,7 +208,7 @@ def stage(config: ConfigDict, name: str, folder: Path, validate_with: Any, teach
         "folder": folder,
         "state": parallel.replicate(built.first),
         "train_step": built.trainer(),
-        "iterator": _batches(config, name, source, unreadable, built.crop_px),
+        "iterator": training_batches(config, name, source, unreadable, built.crop_px),
         "validate": validate_with(built.net, side, source.scheme) if config.data.validation and part.scored else None,
         "meta": meta(config, name, source, teachers),
         "options": loop.LoopOptions(
@@ -279,7 +279,8 @@ def meta(config: ConfigDict, name: str, source: reading.Records, teachers: Sourc
     }
 
 
-def _batches(config: ConfigDict, name: str, source: reading.Records, unreadable: pipeline.Unreadable, crop_px: int):
+def training_batches(config: ConfigDict, name: str, source: reading.Records, unreadable: pipeline.Unreadable, crop_px: int):
+    """Returns a stage's endless, resumable iterator over batches of `source`, cut to `crop_px`: this host's share of each."""
     crop = transforms.CropProtocol(config.data.crop, config.data.crop_scale)
     train, shape_model = config.stage[name].train, None
     if train.smooth_points:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from lmkd import build, scoring
 from lmkd.benchmarks.drawn import chosen, untrained
-from lmkd.benchmarks.rounds import Part, Timing, Topic, quartiles, table, timed
+from lmkd.benchmarks.rounds import Part, Timing, Topic, ratio, table, timed
 from lmkd.core.errors import UserError
 from lmkd.data import pipeline
 from lmkd.opened import of_checkpoint
@@ -65,7 +65,5 @@ def _table(timings: list[Timing], faces: int, shares: list[float]) -> str:
     for t in timings:
         low, high = (1e3 * faces / ms for ms in t.quartiles_ms)
         rows.append((t.name, t.what, f"{t.median_ms:.0f}", f"{1e3 * faces / t.median_ms:.0f}", f"{high:.0f} to {low:.0f}", ""))
-    low, high = quartiles(shares)
-    ratio = f"{timings[0].median_ms / timings[1].median_ms:.2f} ({low:.2f} to {high:.2f})"
-    rows[1] = (*rows[1][:-1], ratio)
+    rows[1] = (*rows[1][:-1], ratio(shares))
     return table(("part", "what it holds", "median ms", "faces/s", "quartiles", "of the bare speed"), rows)

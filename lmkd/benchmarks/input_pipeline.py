@@ -4,7 +4,8 @@ The records are the config's own, prepared; the first `FACES` of them, so that t
 """
 
 import itertools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cv2
@@ -63,7 +64,7 @@ def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]
         batches = pipeline.training_batches(
             source, make, batch_size=batch_size, seed=0, unreadable=unreadable, threads=cores, prefetch=1, keep_mb=keep_mb
         )
-        return lambda: [batch["image"] for batch in itertools.islice(batches, -(-FACES // batch_size))][-1]
+        return lambda: _last(batch["image"] for batch in itertools.islice(batches, -(-FACES // batch_size)))
 
     kept = faces(ENOUGH_MB)
     for _ in range(-(-len(source) // FACES)):
@@ -73,9 +74,11 @@ def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]
     if cores == 1:
         cv2.setNumThreads(0)
         found = [
-            Part("decode, 1 core", "the image alone", lambda: [transforms.decode(r) for r in records][-1]),
+            Part("decode, 1 core", "the image alone", lambda: _last(map(transforms.decode, records))),
             Part(
-                "face, 1 core", "decoded, warped, augmented", lambda: [make(r, transforms.decode(r), rng) for r in records][-1]
+                "face, 1 core",
+                "decoded, warped, augmented",
+                lambda: _last(make(r, transforms.decode(r), rng) for r in records),
             ),
         ]
     what = f"of {batch_size}, read, shuffled, made and stacked by {cores} thread(s)"
@@ -84,6 +87,11 @@ def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]
         Part(f"batches, {cores} core(s)", what, faces(0.0)),
         Part(f"kept, {cores} core(s)", "the same from images that are kept decoded (data.keep_decoded_mb)", kept),
     ]
+
+
+def _last(things: Iterable[Any]) -> Any:
+    """The last of what is made, no other kept: arrays that pile up take fresh memory, which costs a third of a decoding."""
+    return deque(things, maxlen=1)[0]
 
 
 def _crop_px(config: ConfigDict, name: str) -> int:
