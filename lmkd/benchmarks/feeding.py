@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from lmkd import build, stages
 from lmkd.benchmarks.drawn import chosen, drawn
+from lmkd.benchmarks.input_pipeline import ENOUGH_MB
 from lmkd.benchmarks.rounds import Part, Timing, Topic, ratio, table, timed
 from lmkd.data import pipeline
 from lmkd.training import parallel
 
-ENOUGH_MB = 4000.0  # for every image of the sets that this is run on
 STEPS = 20  # of one call
 
 
