@@ -281,16 +281,10 @@ def meta(config: ConfigDict, name: str, source: reading.Records, teachers: Sourc
 
 def training_batches(config: ConfigDict, name: str, source: reading.Records, unreadable: pipeline.Unreadable, crop_px: int):
     """Returns a stage's endless, resumable iterator over batches of `source`, cut to `crop_px`: this host's share of each."""
-    crop = transforms.CropProtocol(config.data.crop, config.data.crop_scale)
-    train, shape_model = config.stage[name].train, None
-    if train.smooth_points:
-        labelled = (record for record in pipeline.readable(source, unreadable) if record.labelled)
-        shapes = np.stack([record.landmarks_px for record in labelled])
-        shape_model = smoothing.fit(shapes, share=train.smooth_points)
     return pipeline.training_batches(
         source,
-        transforms.MakeFace(source.scheme, crop_px, crop, build.augmentation(config), shape_model=shape_model),
-        batch_size=train.batch_size,
+        face_maker(config, name, source, unreadable, crop_px),
+        batch_size=config.stage[name].train.batch_size,
         seed=configs.seed_of(config, name),
         unreadable=unreadable,
         threads=config.data.threads,
@@ -298,6 +292,15 @@ def training_batches(config: ConfigDict, name: str, source: reading.Records, unr
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
+
+
+def face_maker(config: ConfigDict, name: str, source: reading.Records, unreadable: pipeline.Unreadable, crop_px: int):
+    """Returns what makes a stage's training faces."""
+    crop, shape_model = transforms.CropProtocol(config.data.crop, config.data.crop_scale), None
+    if share := config.stage[name].train.smooth_points:
+        labelled = (record for record in pipeline.readable(source, unreadable) if record.labelled)
+        shape_model = smoothing.fit(np.stack([record.landmarks_px for record in labelled]), share=share)
+    return transforms.MakeFace(source.scheme, crop_px, crop, build.augmentation(config), shape_model=shape_model)
 
 
 def _first_term_variables(

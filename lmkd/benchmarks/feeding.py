@@ -12,9 +12,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lmkd import build, stages
-from lmkd.benchmarks.drawn import chosen, drawn
-from lmkd.benchmarks.input_pipeline import ENOUGH_MB
+from lmkd import stages
+from lmkd.benchmarks.drawn import drawn
+from lmkd.benchmarks.input_pipeline import ENOUGH_MB, chosen_with_faces
 from lmkd.benchmarks.rounds import Part, Timing, Topic, ratio, table, timed
 from lmkd.data import pipeline
 from lmkd.training import parallel
@@ -34,11 +34,8 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or its data are not prepared.
     """
-    name = chosen(config, stage)[-1]
-    build.prepare_data(config)
-    train = config.stage[name].train
-    source = build.training_records(config, config.stage[name])
-    training = drawn(config, name)
+    name, source = chosen_with_faces(config, stage)
+    train, training = config.stage[name].train, drawn(config, name)
     step, kept_state = training.trainer(), [parallel.replicate(training.first)]
     from_files, kept = (_batches(config, name, source, training.crop_px, keep_mb) for keep_mb in (0.0, ENOUGH_MB))
     progress(f"decoding {len(source)} images")

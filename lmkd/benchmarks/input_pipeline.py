@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from lmkd import build
+from lmkd import build, stages
 from lmkd.benchmarks.drawn import chosen
 from lmkd.benchmarks.processes import pinned
 from lmkd.benchmarks.rounds import Part, Timing, Topic, table, timed
 from lmkd.data import pipeline, transforms
+from lmkd.data.reading import Records
 from lmkd.exporters import formats
 
 ENOUGH_MB = 4000.0  # for every image of the sets that this is run on
@@ -35,9 +36,7 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     Raises:
       UserError: the config cannot run, or its data are not prepared.
     """
-    name = chosen(config, stage)[-1]
-    build.prepare_data(config)
-    source = build.training_records(config, config.stage[name])
+    name, source = chosen_with_faces(config, stage)
     timings = []
     for count in dict.fromkeys((1, formats.cores())):
         with pinned(count):
@@ -48,17 +47,23 @@ def run(config: ConfigDict, *, stage: str, rounds: int, progress: Callable[[str]
     return Topic("faces a second from the input pipeline", conditions, _table(timings), {"faces_per_second": rates})
 
 
+def chosen_with_faces(config: ConfigDict, stage: str) -> tuple[str, Records]:
+    """The last of the chosen stages, and its training faces, prepared where they can be and are not.
+
+    Raises:
+      UserError: the config cannot run, has no such stage, or its data are not prepared.
+    """
+    name = chosen(config, stage)[-1]
+    build.prepare_data(config)
+    return name, build.training_records(config, config.stage[name])
+
+
 def _parts(config: ConfigDict, name: str, source: Any, cores: int) -> list[Part]:
-    make = transforms.MakeFace(
-        source.scheme,
-        _crop_px(config, name),
-        transforms.CropProtocol(config.data.crop, config.data.crop_scale),
-        build.augmentation(config),
-    )
+    unreadable = pipeline.Unreadable(config.data.on_unreadable)
+    make = stages.face_maker(config, name, source, unreadable, _crop_px(config, name))
     records = [source[n % len(source)] for n in range(FACES)]
     rng = np.random.default_rng(0)
     batch_size = config.stage[name].train.batch_size
-    unreadable = pipeline.Unreadable(config.data.on_unreadable)
 
     def faces(keep_mb: float) -> Callable[[], Any]:
         batches = pipeline.training_batches(
